@@ -5,6 +5,7 @@ from __future__ import annotations
 import vlmdsl
 from vlmdsl.api.driver import build
 from vlmdsl.ir.digest import digest
+from vlmdsl.ir.schedule import Apply, Compute
 from vlmdsl.source import SourceText
 from vlmdsl.source.bundled import bundled_text
 from vlmdsl.syntax import parse
@@ -44,3 +45,11 @@ def _of_recipe(name: str) -> dict[str, str]:
 
 OBJECTIVES = {title: recipe for card in vlmdsl.recipes() for title, recipe in _of_recipe(card.name).items()}
 """`clip`, or `chinese_clip.both` for one of several -> the recipe: a bundled name, or the text of that objective alone."""
+
+
+def functions_on_features(objective: vlmdsl.Objective) -> int:
+    """How many functions a call with features runs: those that follow a module. What precedes towers, such as the mixing of
+    pixels, is part of a model's step."""
+    steps = list(objective.schedule.steps)
+    first = next(place for place, step in enumerate(steps) if isinstance(step, Apply))
+    return sum(isinstance(step, Compute) for step in steps[first:])

@@ -94,7 +94,7 @@ class Recorder:
                 if own in model.encoders:
                     self._watch_tower(own, tower)
                 else:
-                    self._watch(tower, partial(_fusion_call, own))
+                    self._watch(tower, partial(_fusion_call, own, GRID**2 if isinstance(tower, MergedFusion) else 0))
             for module in model.teachers.vocabularies.values():
                 self._watch(module, lambda arguments: Called("vocabulary", len(arguments[0]), None))
             for head in model.teachers.heads.modules():

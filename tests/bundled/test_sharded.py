@@ -71,7 +71,7 @@ def in_both_forms() -> list[dict[str, Tensor]]:
 
 def test_weights_that_a_loss_multiplies_are_gathered_and_their_gradients_scattered() -> None:
     expected = gradients(WORDS, "dense", tied=True)
-    assert "fusions.vocabularies.fusion.weight" in expected
+    assert "vocabularies.parts.fusion.weight" in expected
     assert "encoders.language.vocabulary_head.weight" not in expected
     for share in run_processes(in_both_forms, 2):
         for results in share:

@@ -26,7 +26,8 @@ from vlmdsl.backends.torch.collectives import process_count, process_index
 from vlmdsl.backends.torch.compile_cache import compile_first
 from vlmdsl.backends.torch.state import StateValue
 from vlmdsl.backends.torch.values import Memory, Table
-from vlmdsl.ir import Node
+from vlmdsl.ir import CODES, Node
+from vlmdsl.ir.operations.encoding import PATCH_CODES
 
 __all__ = ["CompiledFunction", "Emitted", "Form", "Forms", "Result"]
 
@@ -40,9 +41,10 @@ Emitted: TypeAlias = Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Mappi
 """A function of inputs, parameters and state: of the losses, or of what modules are applied to."""
 
 _STATIC_AXES = frozenset({"D", "V", "W", "K", "C", "H", "E"})
-"""Feature dimensions, the edges of a box,
-sides of images, and numbers of picks: they belong to a model or a recipe, not to a batch."""
+"""Feature dimensions, edges of a box, sides of images and numbers of picks belong to a model or a recipe, not a batch."""
 _NO_TARGET = -100
+_TARGETS = tuple(f"_{part}" for part in (*CODES.values(), PATCH_CODES))
+"""The ends of the names of inputs that hold what is to be predicted: where they are padded, nothing is."""
 _TOO_LARGE = (
     "the similarity matrices of this batch are too large for the graph that it shares with smaller batches: it makes them; "
     'compile with lowering="chunked" for blocks of their rows at all sizes, or call with the largest size first'
@@ -137,7 +139,7 @@ class CompiledFunction(Generic[R]):
             expected = [name for name in self._axes if name in inputs or self._masked(name, inputs)]
             values = {name: self._padded(name, inputs) for name in expected}
             role, learning = "one" if self._samples(inputs) == 1 else "many", _floating(inputs, parameters)
-        prepared = {name: _prepared(value, name in learning) for name, value in values.items()}
+        prepared = {name: _prepared(value, name in learning) for name, value in _distinct(values).items()}
         learned = {name: _prepared(value, name in learning) for name, value in parameters.items()}
         if role != "first":
             prepared = {name: self._marked(name, value, role) for name, value in prepared.items()}
@@ -207,7 +209,7 @@ class CompiledFunction(Generic[R]):
         if value is None:
             tokens = inputs[self._masked(name, inputs)[0]]
             value = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        filler = _NO_TARGET if name.endswith(("_targets", "_ids")) else 0
+        filler = _NO_TARGET if name.endswith(_TARGETS) else 0
         for place in self._places(name, static=False)[1:]:
             if value.shape[place] < 2:
                 behind = 2 * (value.dim() - 1 - place)
@@ -255,6 +257,16 @@ def _graph(function: Emitted[R], role: str) -> Emitted[R]:
     copied = FunctionType(code, function.__globals__, code.co_name, function.__defaults__, function.__closure__)
     graph: Emitted[R] = torch.compile(copied, fullgraph=True, dynamic=False)
     return graph
+
+
+def _distinct(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, each an object of its own: a graph for inputs that are one object fits no others."""
+    objects: set[int] = set()
+    distinct: dict[str, Tensor] = {}
+    for name, value in values.items():
+        distinct[name] = value.view_as(value) if id(value) in objects else value
+        objects.add(id(value))
+    return distinct
 
 
 def _prepared(value: Tensor, learning: bool) -> Tensor:

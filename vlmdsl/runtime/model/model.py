@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from vlmdsl.backends.torch.collectives import gather_numbers, process_count
 from vlmdsl.backends.torch.step import Environment, Step
 from vlmdsl.backends.torch.values import PredictedTokens
 from vlmdsl.diagnostics import DiagnosticError
@@ -48,6 +49,7 @@ from vlmdsl.runtime.values import (
     key_number,
     port,
 )
+from vlmdsl.runtime.values.region_counts import padded_to, region_count
 from vlmdsl.source import Span
 from vlmdsl.types import FieldType
 
@@ -100,6 +102,9 @@ class VisionLanguageModel(nn.Module):
         """The environment of a step: updates the teachers that move before it, and fills in the values of the batch."""
         if self.training:
             self.parts.follow("before")
+        if process_count() > 1 and (regions := region_count(batch)):
+            # Each process has padded its samples to the one of its own with the most regions.
+            batch = padded_to(batch, max(gather_numbers(regions)))
         environment: Environment = {}
         for reading in self.readings:
             names = {what: port(reading.name, what) for what in _PORTS}
