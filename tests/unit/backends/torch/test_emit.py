@@ -17,6 +17,7 @@ from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.ir import Program
 from vlmdsl.ir.operations import OPERATIONS
 from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir.operations.modules import CONTEXT
 from vlmdsl.ir.operations.scalars import CONSTANT
 from vlmdsl.ir.verify import verify
 
@@ -77,7 +78,9 @@ def test_every_operation_of_the_graph_can_be_written() -> None:
     """By its row in `RULES`, or by the function of its name; but for what is done before features reach the objective, and
     for numbers, which stand where they are used."""
     for operation in (operation for operation in OPERATIONS.values() if not operation.module):
-        before_the_objective = operation.per_sample_view or operation.pairs_fields or operation in (ENCODE, CONSTANT)
+        before_the_objective = (
+            operation.per_sample_view or operation.pairs_fields or operation in (ENCODE, CONSTANT, CONTEXT)
+        )
         assert before_the_objective != (operation in RULES or operation.name in ops.__all__), operation
 
 
