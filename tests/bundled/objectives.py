@@ -48,8 +48,8 @@ OBJECTIVES = {title: recipe for card in vlmdsl.recipes() for title, recipe in _o
 
 
 def functions_on_features(objective: vlmdsl.Objective) -> int:
-    """How many functions a call with features runs: those that follow a module. What precedes towers, such as the mixing of
-    pixels, is part of a model's step."""
+    """The number of functions that run on features: those that follow a module. What precedes towers, such as the mixing of
+    pixels, belongs to the step of a model."""
     steps = list(objective.schedule.steps)
     first = next(place for place, step in enumerate(steps) if isinstance(step, Apply))
     return sum(isinstance(step, Compute) for step in steps[first:])
