@@ -38,7 +38,8 @@ def test_an_encoder_gives_what_it_declares(name, kind, yields):
         if kind == "Image":
             size = encoder.image_format.size
             features = encoder(torch.empty(3, 3, size, size))
-            length = encoder.config.groups[-1] if name.startswith("groupvit") else encoder.config.grid**2
+            lengths = {"groupvit": lambda shape: shape.groups[-1], "segclip": lambda shape: shape.centres}
+            length = lengths.get(name.partition(":")[0], lambda shape: shape.grid**2)(encoder.config)
         else:
             length = encoder.text_length
             mask = torch.ones(3, length, dtype=torch.bool)
