@@ -17,7 +17,7 @@ UNKNOWN = {
     "beit": "codes",
     "blip": "a share that a schedule moves",
     "detclip": "boxes",
-    "fiber_fine": "boxes",
+    "fiber.fine": "boxes",
     "glip": "boxes",
     "flava.images": "codes",
     "flava.texts": "words",

@@ -273,6 +273,26 @@ def test_the_stages_of_a_recipe_hand_over_a_tower_with_one_stem(tmp_path: Path) 
     assert results["flows"]["english"]["retrieval"].keys() == results["retrieval"].keys()
 
 
+def test_the_fine_stage_of_fiber_begins_with_the_towers_and_the_fusion_of_the_coarse_one(tmp_path: Path) -> None:
+    """Pairs and boxes are two data sets; a fine stage that learns nothing ends with what it began with."""
+    settings = {**SETTINGS, "stages.fine.data.train": ("shapes:samples=24,objects=2",), "stages.fine.train.steps": 2}
+    settings |= {"stages.fine.optimizer.learning_rate": 1e-30, "stages.fine.optimizer.weight_decay": 0.0}
+    run = vlmdsl.train(
+        "fiber", knobs={"depth": 1, "size": 16, "negatives": 2}, data=["shapes:samples=40"], steps=1, settings=settings,
+        out=tmp_path / "run",
+    )  # fmt: skip
+    coarse, fine = (load_file(run.folder / f"checkpoints/step-0000000{step}/model.safetensors") for step in (1, 3))
+    own = {name for name in fine if name.startswith(("encoders.", "fusions."))}
+    assert {name for name in own if name not in coarse} == {"encoders.vision.token_projection.weight"}
+    shared = own & coarse.keys()
+    for name in shared:
+        torch.testing.assert_close(fine[name], coarse[name], rtol=0, atol=1e-20)
+    resumed = resumed_from(run.folder, tmp_path / "resumed", 1)
+    assert_same(tensors(run.folder, "step-00000003"), tensors(resumed, "step-00000003"))
+    assert run.evaluation["grounding"].keys() >= {"accuracy", "mAP"}
+    assert run.evaluation["stages"]["coarse"]["matching"]
+
+
 def test_data_of_a_later_part_is_checked_before_the_first_step(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,words\n1,a b\n2,c d\n")
     table = [str(tmp_path / "t.csv")]
