@@ -177,9 +177,9 @@ def _by_teacher(operation: str) -> Meaning:
 
 
 _EXAMPLE = (
-    "recipe taught(image: Image, boxes: Boxes, phrases: Phrases)\nencoder elder = ema(vision)\n"
-    "let names = language(concepts(phrases, count=8))\nlet seen = alignment(regions(image, boxes), names) / 0.1\n"
-    "let taught = alignment(regions(elder(image), boxes), names) / 0.1\nminimize {}(seen, taught, boxes)"
+    "recipe distilled(image: Image, boxes: Boxes, phrases: Phrases)\nencoder elder = ema(vision)\n"
+    "let names = language(concepts(phrases, count=8))\nlet student = alignment(regions(image, boxes), names) / 0.1\n"
+    "let teacher = alignment(regions(elder(image), boxes), names) / 0.1\nminimize {}(student, teacher, boxes)"
 )
 
 register(
