@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-__all__ = ["BadFile", "open_regular", "read_regular"]
+__all__ = ["BadFile", "open_regular", "read_lines", "read_regular"]
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
 """Opens a pipe without blocking, so that it can be recognised; otherwise opening would wait for a writer."""
@@ -57,6 +57,18 @@ def read_regular(path: str | Path, most: int, what: str = "file") -> bytes:
         if len(data) > most or os.fstat(file.fileno()).st_size > most:
             raise BadFile(f"{what} too large")
     return data
+
+
+def read_lines(path: str | Path, most: int) -> list[str]:
+    """The lines of a UTF-8 file of at most `most` bytes without comments, which `#` begins; `~` is the home folder. Raises
+    `BadFile`."""
+    try:
+        text = read_regular(Path(path).expanduser(), most).decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise BadFile("it is not UTF-8 text") from fault
+    except RuntimeError as fault:  # `~nobody`
+        raise BadFile("there is no such home folder") from fault
+    return [line.partition("#")[0] for line in text.splitlines()]
 
 
 def _at_most(file: io.FileIO, count: int) -> bytes:

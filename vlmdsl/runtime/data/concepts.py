@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import ConceptsUnreadable
 from vlmdsl.source import Span
-from vlmdsl.source.regular_files import BadFile, read_regular
+from vlmdsl.source.regular_files import BadFile, read_lines
 
 __all__ = ["ConceptNames", "read_concepts"]
 
@@ -38,14 +37,12 @@ def read_concepts(path: str) -> ConceptNames:
     Raises `DiagnosticError` (V0841).
     """
     try:
-        lines = read_regular(Path(path).expanduser(), _LARGEST).decode("utf-8-sig").splitlines()
+        lines = read_lines(path, _LARGEST)
     except BadFile as fault:
         raise _unreadable(path, fault.reason) from fault
-    except UnicodeDecodeError as fault:
-        raise _unreadable(path, "it is not UTF-8 text") from fault
     definitions: dict[str, str] = {}
     for line in lines:
-        name, _, definition = (part.strip() for part in line.partition("#")[0].partition(": "))
+        name, _, definition = (part.strip() for part in line.partition(": "))
         if name:
             definitions.setdefault(name[:_LONGEST], definition[:_LONGEST])
     if not definitions:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import SynonymsUnreadable
 from vlmdsl.source import Span
-from vlmdsl.source.regular_files import BadFile, read_regular
+from vlmdsl.source.regular_files import BadFile, read_lines
 
 __all__ = ["Synonyms", "in_place_of", "read_synonyms", "synonyms_of"]
 
@@ -27,14 +26,12 @@ def read_synonyms(path: str) -> Synonyms:
     This is the plain form of the synonym files of search engines. Raises `DiagnosticError`.
     """
     try:
-        lines = read_regular(Path(path).expanduser(), _LARGEST).decode("utf-8-sig").splitlines()
+        lines = read_lines(path, _LARGEST)
     except BadFile as fault:
         raise _unreadable(path, fault.reason) from fault
-    except UnicodeDecodeError as fault:
-        raise _unreadable(path, "it is not UTF-8 text") from fault
     by_word: dict[str, dict[str, None]] = {}
     for line in lines:
-        group = [" ".join(word.split()) for word in line.partition("#")[0].split(",")]
+        group = [" ".join(word.split()) for word in line.split(",")]
         group = [word for word in dict.fromkeys(group) if word]
         for word in group:
             others = by_word.setdefault(word.lower(), {})

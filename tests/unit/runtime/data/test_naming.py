@@ -82,3 +82,8 @@ def test_a_file_without_concepts_is_reported(tmp_path: Path, content: bytes | No
         path.write_bytes(content)
     with pytest.raises(DiagnosticError, match="concepts"):
         read_concepts(str(path))
+
+
+def test_a_home_folder_that_does_not_exist_is_reported() -> None:
+    with pytest.raises(DiagnosticError, match="there is no such home folder"):
+        read_concepts("~nobody-has-this-name/concepts.txt")
