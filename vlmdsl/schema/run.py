@@ -122,7 +122,12 @@ class DataConfig(_Section):
         ("shapes",),
         min_length=1,
         description="training sources: `shapes` (`shapes:samples=500,objects=2`; `vlmdsl explain V0808` lists its options), "
-        "a tar shard, a table, an image folder; a glob names several",
+        "a tar shard, a table, an image folder (`vlmdsl explain V0806` lists all formats); a glob names several",
+    )
+    weights: tuple[Positive, ...] = Field(
+        (),
+        description="how many samples of each of the training sources there are for one of another, on average: `[3, 1]`; "
+        "empty: all samples alike. No sample comes twice in an epoch, which ends when one source has been read",
     )
     val: Texts = Field(
         (), description="held-out sources in the same formats; empty: the held-out scenes of the built-in data, else none"
@@ -156,8 +161,8 @@ class DataConfig(_Section):
         description="TrueType or OpenType file for the view `render`; null: DejaVu Sans, which is installed with vlmdsl",
     )
     captions: Literal["first", "draw"] = Field(
-        "first",
-        description="which of several captions is used: the `first`, or a random one in each epoch (`draw`); "
+        "draw",
+        description="which of several captions is used: a random one in each epoch (`draw`), or the `first`; "
         "evaluation uses the first",
     )
     max_bad_share: float = Field(

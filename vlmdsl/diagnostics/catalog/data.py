@@ -1,4 +1,4 @@
-"""V0801 to V0809, V0820 to V0829, V0835, V0837: data sources, their mapping to fields, and what is made of the samples."""
+"""V0801 to V0809, V0820 to V0841: data sources, their mapping to fields, and what is made of the samples."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class MalformedMapping(Problem):
     explanation = (
         "A mapping names a field of the recipe, then `=`, then the column of the data that it is read from: `--map "
         "text=caption`. Several columns are joined by commas. A text is read from the first column that has a value; of a "
-        "list of texts the first is used, or with `--set data.captions=draw` a random one in each epoch; for "
+        "list of texts a random one is used in each epoch, or with `--set data.captions=first` always the first; for "
         "alternatives, such as `text_rewrites`, all of them are gathered into one list. Give `--map` once for each field."
     )
     provoked_by = "`--map text`"
@@ -89,9 +89,10 @@ class DataNotFound(Problem):
     summary = "A data specification matches nothing, or a place without samples."
     explanation = (
         "A specification is `shapes` (the built-in scenes), the path of a tar shard, of a table (`.csv`, `.tsv`, "
-        "`.jsonl`, `.json`) or of a folder, or a pattern: `*` and `?` match as in a shell, `{000..003}` counts. Paths are "
-        "relative to the folder in which the command runs. A quoted pattern is expanded by vlmdsl, so both forms work. A "
-        "folder must hold shards or images (in subfolders or not), and a shard at least one sample."
+        "`.jsonl`, `.json`, `.parquet`, `.arrow`), of captions of COCO or Flickr or of a folder, or a pattern: `*` and `?` "
+        "match as in a shell, `{000..003}` counts. Paths are relative to the folder in which the command runs. A quoted "
+        "pattern is expanded by vlmdsl, so both forms work. A folder must hold shards, Parquet files or images (in "
+        "subfolders or not), and a shard at least one sample. `hf:NAME` is a data set that the library `datasets` loads."
     )
     provoked_by = "`--data 'nowhere-*.tar'`"
 
@@ -101,11 +102,12 @@ class UnknownDataForm(Problem):
     template = "unsupported data format: `{given}`"
     summary = "A file whose ending belongs to no known form of data."
     explanation = (
-        "Read are webdataset shards (`.tar`), tables (`.csv`, `.tsv`, `.jsonl`, `.json`) with a column of image paths, and "
-        "folders of images. Samples are read in an order that depends on nothing but the seed and the epoch, so a file must "
+        "Read are webdataset shards (`.tar`), tables (`.csv`, `.tsv`, `.jsonl`, `.json`, `.parquet`, `.arrow`) with a "
+        "column of images or their paths, captions of COCO (`.json`) and Flickr (`.token`), folders of images, folders that "
+        "`datasets` saved, and `hf:NAME`. A format before the path reads a file with another ending: `csv:captions.txt`. "
+        "Samples are read in an order that depends on nothing but the seed and the epoch, so a file must "
         "allow reading from the middle; a compressed shard (`.tar.gz`) does not and has to be unpacked first with "
-        "`gunzip`. The images inside are compressed already, so little is lost. Parquet files can be turned into a table "
-        "and a folder of images, or into shards."
+        "`gunzip`. The images inside are compressed already, so little is lost."
     )
     provoked_by = "`--data pictures.tar.gz`"
 

@@ -14,10 +14,11 @@ class PackageMissing(Problem):
     explanation = (
         "vlmdsl installs what every run needs. Adapters to other libraries are extras: `pip install 'vlmdsl[hf]'` adds "
         "`transformers` for encoders and tokenizers named `hf:...`, `pip install 'vlmdsl[ann]'` adds `faiss-cpu` for "
-        "searching reference sets with faiss (`data.reference_search=faiss`), and `pip install 'vlmdsl[superpixels]'` adds "
-        "`scikit-image` for the stand-in `superpixels(image)`. If the package is installed, it is probably "
-        "in a different environment from the `vlmdsl` that ran; `python -m pip show vlmdsl` and `python -m pip show "
-        "PACKAGE` must name the same folder."
+        "searching reference sets with faiss (`data.reference_search=faiss`), `pip install 'vlmdsl[superpixels]'` adds "
+        "`scikit-image` for the stand-in `superpixels(image)`, `pip install 'vlmdsl[arrow]'` adds `pyarrow` for Parquet "
+        "and Arrow files, and `pip install 'vlmdsl[datasets]'` adds `datasets` for data named `hf:...`. If the package is"
+        " installed, it is probably in a different environment from the `vlmdsl` that ran; `python -m pip show vlmdsl` "
+        "and `python -m pip show PACKAGE` must name the same folder."
     )
     provoked_by = "`--set model.image_encoder=hf:google/vit-base-patch16-224` without transformers installed"
 

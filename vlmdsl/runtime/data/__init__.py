@@ -7,7 +7,7 @@ from vlmdsl.runtime.data.limits import Limits
 from vlmdsl.runtime.data.loader import BatchLoader, EvaluationLoader, check_batch
 from vlmdsl.runtime.data.mapping import FieldMapping, Requirement, map_fields, parse_assignments, requirements
 from vlmdsl.runtime.data.mixture import MixedBatches, Mixture, seed_of
-from vlmdsl.runtime.data.order import groups_by_source
+from vlmdsl.runtime.data.order import groups_by_source, weighted_parts
 from vlmdsl.runtime.data.rendering import checked_font
 from vlmdsl.runtime.data.report import Skipped, SkipReport, too_few_usable
 from vlmdsl.runtime.data.sample import Loaded
@@ -26,5 +26,5 @@ __all__ = [
     "calls_of", "check_batch", "checked_font", "duplicate_share", "fingerprint", "groups_by_source", "held_out",
     "map_fields", "open_source", "open_stream", "parse_assignments", "read_concepts", "read_synonyms", "remarks_of",
     "requirements", "seed_of", "some_samples", "source_facts", "split_samples", "stream_with_stand_ins", "survey",
-    "text_inputs", "texts_of", "too_few_usable", "view_of", "with_stand_ins",
+    "text_inputs", "texts_of", "too_few_usable", "view_of", "weighted_parts", "with_stand_ins",
 ]  # fmt: skip

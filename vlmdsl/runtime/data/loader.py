@@ -23,7 +23,7 @@ from vlmdsl.runtime.data.context import NO_MATERIALS, Materials
 from vlmdsl.runtime.data.lanes import lanes_of
 from vlmdsl.runtime.data.loading import Counting, LoadedBatch, Tally, in_order
 from vlmdsl.runtime.data.mapping import FieldMapping
-from vlmdsl.runtime.data.order import Groups, Order, Place
+from vlmdsl.runtime.data.order import Groups, Order, Part, Place
 from vlmdsl.runtime.data.report import Skipped, SkipReport, SkipWatch, too_few_usable
 from vlmdsl.runtime.data.sample import Loaded, Sample, SampleReader
 from vlmdsl.runtime.data.source import BadSample, Source
@@ -118,7 +118,8 @@ class BatchLoader:
     lane counts its own epochs, and the position counts all batches. `readings` are what modules take, each in its form
     (`VisionLanguageModel.readings`), `noise` how many numbers each sample of one draws for its tower, by its name
     (`VisionLanguageModel.noise_lengths`), `segments` the field that holds the segments of an image, where these are read,
-    by the name of its reading (`VisionLanguageModel.segment_fields`), `fields` further fields by name with their kinds.
+    by the name of its reading (`VisionLanguageModel.segment_fields`), `parts` the weighted sources (`weighted_parts`),
+    `fields` further fields by name with their kinds.
 
     Each sample of a batch is in it once. `tell` is called with a line about the samples skipped so far, when their
     number has doubled. Raises `DiagnosticError` for a batch that is larger than the data or no multiple of `world`, and,
@@ -143,6 +144,7 @@ class BatchLoader:
         cache_bytes: int = _CACHE_BYTES,
         materials: Materials = NO_MATERIALS,
         groups: Groups | None = None,
+        parts: Sequence[Part] = (),
         noise: Mapping[str, int] | None = None,
         segments: Mapping[str, str] | None = None,
         max_bad_share: float = 1.0,
@@ -166,11 +168,12 @@ class BatchLoader:
             own = lanes_of(source, batch=batch, lanes=lanes, window=window, seed=seed, rank=rank, world=world)
             self._batches = StreamBatches(reader, own, numbers(0))
         else:
-            order = _checked_order(source, batch, seed, groups, world)
+            order = _checked_order(source, batch, seed, groups, world, parts)
             self._batches = _TrainingBatches(reader, order, numbers(order.per_epoch), rank, world)
         self._workers = workers
         self._next = 0
-        self.report = SkipReport(notes=[] if groups is None else [_one_source_note(groups, batch)])
+        notes = [*([] if groups is None else [_one_source_note(groups, batch)]), *map(_weight_note, parts)]
+        self.report = SkipReport(notes=notes)
         self.tell: Callable[[str], None] = lambda line: None
         samples = UNKNOWN if is_stream(source) else len(source)
         self._watch = SkipWatch(source.name, samples, max_bad_share)
@@ -206,12 +209,12 @@ class BatchLoader:
             yield loaded.batch
 
 
-def _checked_order(source: Source, batch: int, seed: int, groups: Groups | None, world: int) -> Order:
+def _checked_order(source: Source, batch: int, seed: int, groups: Groups | None, world: int, parts: Sequence[Part]) -> Order:
     """The order of the samples; `DiagnosticError` where they fill no batch, or processes cannot split it evenly."""
-    largest = max(map(len, groups.values())) if groups else len(source)
+    largest = max(map(len, groups.values())) if groups else sum(part.count for part in parts) or len(source)
     notes = () if groups is None else ("the recipe asks for batches of one source each, and this is the largest",)
     check_batch(largest, batch, world, notes)
-    return Order(len(source), batch, seed, None if groups is None else groups.values())
+    return Order(len(source), batch, seed, None if groups is None else groups.values(), parts)
 
 
 def check_batch(samples: int, batch: int, world: int, notes: tuple[str, ...] = (), *, setting: str = "train.batch") -> None:
@@ -238,6 +241,11 @@ def _one_source_note(groups: Groups, batch: int) -> str:
         left_out = sum(len(groups[name]) for name in small)
         note += f"; never used, with less than a batch each: {left_out:,} samples of {', '.join(small)}"
     return note
+
+
+def _weight_note(part: Part) -> str:
+    """How many samples of a weighted source are in an epoch, for the report."""
+    return f"weighted: {part.count:,} of the {len(part.indices):,} samples of {part.name} in each epoch"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from vlmdsl.runtime.draws import generator
 from vlmdsl.runtime.values import first_value
 from vlmdsl.runtime.values.scalar import word_of
 
-__all__ = ["Groups", "Order", "Place", "groups_by_source"]
+__all__ = ["Groups", "Order", "Part", "Place", "groups_by_source", "weighted_parts"]
 
 Groups = dict[str, np.ndarray]
 """Name of a source -> the indices of its samples."""
@@ -47,6 +47,29 @@ def _said(source: Source, index: int, mapping: FieldMapping) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A source of weighted samples: its name, the indices of its samples, and how many of them, drawn for it, are in each
+    epoch."""
+
+    name: str
+    indices: np.ndarray
+    count: int
+
+
+def weighted_parts(source: Source, weights: Sequence[float]) -> list[Part]:
+    """The parts of a source that is joined of as many as there are `weights`.
+
+    As many samples as possible are in an epoch without one that is in it twice, so that one of the parts is whole.
+    """
+    names, numbers = parts_of(source)
+    indices = [np.flatnonzero(numbers == number).astype(smallest_unsigned(len(source))) for number in range(len(names))]
+    most = min(len(own) / weight for own, weight in zip(indices, weights, strict=True))
+    # 3 of 10 is 0.3, which is a little less in binary
+    counts = [int(weight * most + 1e-9) for weight in weights]
+    return [Part(*part) for part in zip(names, indices, counts, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """The place of a batch in an order: its samples are `order[start : start + batch]`."""
 
@@ -59,15 +82,24 @@ class Order:
 
     In each epoch the samples of every group are shuffled and cut into full batches; the remainder is left out of this epoch.
     The batches are then mixed: the next one is of a group with a probability proportional to the batches that the group has
-    left.
+    left. Of weighted `parts` each epoch draws as many samples as they say, and no others.
     """
 
-    def __init__(self, samples: int, batch: int, seed: int, groups: Iterable[np.ndarray] | None = None) -> None:
+    def __init__(
+        self,
+        samples: int,
+        batch: int,
+        seed: int,
+        groups: Iterable[np.ndarray] | None = None,
+        parts: Sequence[Part] = (),
+    ) -> None:
         self.batch = batch
         self._seed = seed
         self._samples = samples
         self._groups: Sequence[np.ndarray] | None = None if groups is None else list(groups)
-        counts = [samples // batch] if self._groups is None else [len(group) // batch for group in self._groups]
+        self._parts = parts
+        whole = sum(part.count for part in parts) if parts else samples
+        counts = [whole // batch] if self._groups is None else [len(group) // batch for group in self._groups]
         self._first = np.concatenate([[0], np.cumsum(counts)])
         """The number of the first batch of each group, before batches are mixed, and how many batches there are."""
         self.per_epoch = int(self._first[-1])
@@ -103,6 +135,11 @@ class Order:
 
     def _drawn(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
         """The shuffled groups of an epoch, and, where there are several, the number of each batch before they were mixed."""
+        if self._parts:
+            drawn = [
+                self._shuffled(part.indices, "part", epoch, number)[: part.count] for number, part in enumerate(self._parts)
+            ]
+            return [self._shuffled(np.concatenate(drawn), "order", epoch)], np.empty(0)
         if self._groups is None:
             return [self._shuffled(np.arange(self._samples), "order", epoch)], np.empty(0)
         if len(self._groups) == 1:

@@ -11,16 +11,18 @@ from typing import Literal
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import DataNotFound, ShapesOption, StreamUnusable, UnknownDataForm
+from vlmdsl.diagnostics.catalog.sources import DataOption
 from vlmdsl.diagnostics.suggest import closest, suggestion
 from vlmdsl.runtime.data.files import OUTSIDE
-from vlmdsl.runtime.data.folders import open_folder, shards_in
+from vlmdsl.runtime.data.formats import FORMATS, format_of
+from vlmdsl.runtime.data.formats.folder import files_in
+from vlmdsl.runtime.data.formats.hugging_face import NamedDataSource
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.report import allow_folders
 from vlmdsl.runtime.data.shapes import CLASSES, ShapesSource
 from vlmdsl.runtime.data.shards import TarSource
 from vlmdsl.runtime.data.source import JoinedSource, Source, remarks_of
 from vlmdsl.runtime.data.streams import TarStream
-from vlmdsl.runtime.data.tables import JsonSource, TableSource
 from vlmdsl.source import Span
 
 __all__ = ["SHAPES_OPTIONS", "held_out", "open_source", "open_stream"]
@@ -34,13 +36,10 @@ _COUNTING = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 _MOST_COUNTED = 100_000
 _MOST_NAMES = 2000
 
-_TABLES: dict[str, Callable[[Path, str, Limits], Source]] = {
-    ".csv": TableSource,
-    ".tsv": TableSource,
-    ".jsonl": JsonSource,
-    ".ndjson": JsonSource,
-    ".json": JsonSource,
-}
+_OPTION = re.compile(r"(?P<before>.*),(?P<name>images|split|config)=(?P<value>[^,]*)", re.DOTALL)
+_PREFIX = re.compile(r"(?P<name>[a-z]+):(?P<rest>.+)", re.DOTALL)
+_NAMED = "hf"
+"""Before the name of a data set that the library `datasets` loads."""
 
 
 def _whole(low: int, high: int) -> Callable[[object], int]:
@@ -100,8 +99,10 @@ def open_source(
 ) -> Source:
     """The source that one or several specifications name, joined in their order.
 
-    A specification is `shapes` with or without options, a path, or a pattern (`*`, `?`, `{000..003}`); `split` and the
-    default options `shapes` matter to the built-in data only. Raises `DiagnosticError`.
+    A specification is `shapes` with or without options, a path, or a pattern (`*`, `?`, `{000..003}`), with the name of its
+    format before it and the folder of its images after it where they are not recognised
+    (`coco:captions.json,images=train2017`); or `hf:NAME`. `split` and the default options `shapes` matter to the built-in
+    data only. Raises `DiagnosticError`.
 
     >>> len(open_source("shapes:samples=12,noise=0.3"))
     12
@@ -124,7 +125,7 @@ def open_stream(spec: str | Iterable[str], limits: Limits = DEFAULT_LIMITS) -> T
         if one == "shapes" or one.startswith("shapes:"):
             raise _not_shards(one)
         for path in _existing(one):
-            own = shards_in(path, limits)[0] if path.is_dir() else [path] if path.suffix.lower() == ".tar" else None
+            own = files_in(path, ".tar", limits)[0] if path.is_dir() else [path] if path.suffix.lower() == ".tar" else None
             if not own:
                 raise _not_shards(path)
             shards += own
@@ -149,11 +150,41 @@ def _opened(spec: str, split: Split, shapes: Mapping[str, object], limits: Limit
     """One specification as one source; its shards share one index."""
     if spec == "shapes" or spec.startswith("shapes:"):
         return _shapes(spec, split, shapes)
-    paths = _existing(spec)
-    shards = [path for path in paths if path.suffix.lower() == ".tar" and not path.is_dir()]
-    sources: list[Source] = [TarSource(shards, _name_of(shards), limits)] if shards else []
-    sources += [_file_or_folder(path, limits) for path in paths if path not in shards]
+    chosen, place, options = _parts_of(spec)
+    if chosen == _NAMED:
+        if "images" in options:
+            raise _unusable_option("images", spec, "a data set has its images in its rows")
+        return NamedDataSource(place, limits=limits, **options)
+    for option in options.keys() - {"images"}:
+        raise _unusable_option(option, spec, "only a data set named `hf:...` has it")
+    images = Path(options["images"]).expanduser() if "images" in options else None
+    if images is not None and not images.is_dir():
+        raise _unusable_option("images", spec, f"there is no folder `{images}`")
+    paths = _existing(place)
+    if chosen:
+        sources = [_in_format(path, chosen, spec, limits, images) for path in paths]
+    else:
+        shards = [path for path in paths if path.suffix.lower() == ".tar" and not path.is_dir()]
+        sources = [TarSource(shards, _name_of(shards), limits)] if shards else []
+        sources += [_in_format(path, "", spec, limits, images) for path in paths if path not in shards]
     return sources[0] if len(sources) == 1 else JoinedSource(sources, spec)
+
+
+def _parts_of(spec: str) -> tuple[str, str, dict[str, str]]:
+    """The name of a format, if there is one, the path, and options: `coco:captions.json,images=train2017`."""
+    if _exists(Path(spec)):
+        return "", spec, {}
+    options: dict[str, str] = {}
+    while match := _OPTION.fullmatch(spec):
+        spec, options[match["name"]] = match["before"], match["value"]
+    prefix = _PREFIX.fullmatch(spec)
+    if prefix and prefix["name"] in (_NAMED, *(one.name for one in FORMATS)) and not _ADDRESS.match(spec):
+        return prefix["name"], prefix["rest"], options
+    return "", spec, options
+
+
+def _unusable_option(option: str, spec: str, reason: str) -> DiagnosticError:
+    return DiagnosticError((DataOption.at(_PLACE, option=option, given=spec, reason=reason),))
 
 
 def held_out(spec: str | Iterable[str]) -> list[str]:
@@ -175,14 +206,18 @@ def _name_of(shards: list[Path]) -> str:
     return str(shards[0]) if len(shards) == 1 else f"{shards[0]} and {len(shards) - 1} more"
 
 
-def _file_or_folder(path: Path, limits: Limits) -> Source:
-    suffix = path.suffix.lower()
-    if path.is_dir():
-        return open_folder(path, limits)
-    if suffix in _TABLES:
-        return _TABLES[suffix](path, str(path), limits)
-    help = "supported are `.tar` shards, `.csv`, `.tsv`, `.jsonl` and `.json` tables, and folders of images"
-    if suffix in _COMPRESSED:
+def _in_format(path: Path, name: str, spec: str, limits: Limits, images: Path | None) -> Source:
+    """The source of one path, in the format of that name or the one that recognises it."""
+    chosen = format_of(path, name)
+    if chosen is not None:
+        if images is not None and chosen.name == "folder":
+            raise _unusable_option("images", spec, "the images of a folder are in it")
+        return chosen.open(path, str(path), limits, images)
+    help = (
+        "supported are `.tar` shards, `.csv`, `.tsv`, `.jsonl`, `.json`, `.parquet` and `.arrow` tables, captions of COCO "
+        "and Flickr, folders of images or that `datasets` saved, and `hf:NAME`"
+    )
+    if path.suffix.lower() in _COMPRESSED:
         help = "unpack it first: compressed shards do not support random access"
     raise DiagnosticError((UnknownDataForm.at(_PLACE, given=path, help=(help,)),))
 

@@ -101,7 +101,7 @@ class Survey:
         for name, share in self.listed.items():
             used = "the first is used (`data.captions=draw` draws one in each epoch)"
             if self.draws_captions:
-                used = "one is drawn in each epoch"
+                used = "one is drawn in each epoch (`data.captions=first` uses the first)"
             yield f"{share:.0%} of the inspected samples list several texts for `{name}`, of which {used}"
 
     def _on_repetitions(self) -> Iterable[str]:

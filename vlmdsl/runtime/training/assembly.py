@@ -9,6 +9,7 @@ from typing import Any
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import StreamUnusable
+from vlmdsl.diagnostics.catalog.sources import WeightsUnusable
 from vlmdsl.ir import ONE_SOURCE, Column, Program, columns, draws, ramps, ramps_in_epochs, sample_index
 from vlmdsl.ir.operations.views import FIELD, SWAP
 from vlmdsl.runtime.data import (
@@ -37,8 +38,10 @@ from vlmdsl.runtime.data import (
     survey,
     texts_of,
     view_of,
+    weighted_parts,
     with_stand_ins,
 )
+from vlmdsl.runtime.data.order import Part
 from vlmdsl.runtime.data.stand_ins import Call
 from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
 from vlmdsl.runtime.modules.towers import Encoder
@@ -335,6 +338,7 @@ def training_batches(
         workers=config.data.workers,
         materials=materials_of(config),
         groups=groups,
+        parts=_weighted(program, config.data, data),
         noise=model.noise_lengths(),
         segments=model.segment_fields(),
         max_bad_share=config.data.max_bad_share,
@@ -344,3 +348,24 @@ def training_batches(
     stand_ins = data.mapping.stand_ins.items()
     loader.report.notes += [f"stand-in: `{field}` is {' and '.join(calls)}" for field, calls in stand_ins]
     return loader
+
+
+def _weighted(program: Program, config: DataConfig, data: Data) -> list[Part]:
+    """The parts of weighted training sources, none without weights; `DiagnosticError` (V0844) where there can be none."""
+    if not config.weights:
+        return []
+    reason = ""
+    if len(config.weights) != len(config.train):
+        reason = f"there are {len(config.weights)} weights, and {len(config.train)} training sources"
+    elif data.stream is not None:
+        reason = "the training data is read as a stream"
+    elif program.batch_policy == ONE_SOURCE:
+        reason = "the recipe asks for batches of one source each"
+    if reason:
+        raise DiagnosticError((WeightsUnusable.at(Span("<command line>", 0, 0), reason=reason),))
+    parts = weighted_parts(data.train, config.weights) if len(config.train) > 1 else []
+    empty = next((part for part in parts if not part.count), None)
+    if empty is not None:
+        reason = f"less than one sample of {empty.name} would be in an epoch"
+        raise DiagnosticError((WeightsUnusable.at(Span("<command line>", 0, 0), reason=reason),))
+    return parts

@@ -101,7 +101,7 @@ def test_a_shard_with_a_damaged_header_is_named(pairs: Callable[..., Path]) -> N
     [
         ("x.tar", b"no tar at all", "V0807"),
         ("x.tar.gz", gzip.compress(b"", mtime=0), "V0806"),
-        ("x.parquet", b"", "V0806"),
+        ("x.ods", b"", "V0806"),
         ("x.csv", b"", "V0824"),
         ("x.csv", b"\xff\xfe\x00", "V0824"),
         ("x.csv", b"image,text\n", "V0805"),

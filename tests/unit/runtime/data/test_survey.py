@@ -75,7 +75,7 @@ def test_lists_of_captions(tmp_path: Path, plain_streams: list[Stream]) -> None:
     (line,) = looked_through(source, plain_streams).lines()
     assert line == start + "the first is used (`data.captions=draw` draws one in each epoch)"
     (line,) = looked_through(source, plain_streams, Materials(draw_captions=True)).lines()
-    assert line == start + "one is drawn in each epoch"
+    assert line == start + "one is drawn in each epoch (`data.captions=first` uses the first)"
 
 
 def test_repeated_images_and_texts(tmp_path: Path, plain_streams: list[Stream], shard: Callable[..., Path]) -> None:

@@ -1,4 +1,4 @@
-"""A folder of shards, or of images that are described by tables, files beside them, or subfolders."""
+"""A folder of shards, of Parquet or Arrow files, or of images described by tables, files beside them, or subfolders."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from pathlib import Path
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import FolderOfSplits
 from vlmdsl.runtime.data.files import OUTSIDE, inside, read_inside, well_formed
+from vlmdsl.runtime.data.formats.columnar import ArrowSource, ParquetSource
+from vlmdsl.runtime.data.formats.delimited import DelimitedSource
+from vlmdsl.runtime.data.formats.json_objects import JsonSource
 from vlmdsl.runtime.data.keys import Keys, PackedNames
 from vlmdsl.runtime.data.left_out import LeftOut
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
@@ -18,45 +21,51 @@ from vlmdsl.runtime.data.members import TEXT_SUFFIXES, member_columns
 from vlmdsl.runtime.data.scan import Scan, scan_folder
 from vlmdsl.runtime.data.shards import TarSource
 from vlmdsl.runtime.data.source import BadSample, JoinedSource, LazyColumns, Source, probed_columns
-from vlmdsl.runtime.data.tables import JsonSource, TableSource
 from vlmdsl.source import Span
 
-__all__ = ["FolderSource", "open_folder", "shards_in"]
+__all__ = ["FolderSource", "files_in", "open_folder"]
 
 _TRAINING = ("train", "training")
 _SPLITS = (*_TRAINING, "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation")
 
 
-def open_folder(folder: Path, limits: Limits = DEFAULT_LIMITS) -> Source:
-    """The shards in a folder; else the images that its `metadata.csv` or `metadata.jsonl` describe (or such files in its
-    subfolders); else its images, by subfolder.
+def open_folder(folder: Path, name: str = "", limits: Limits = DEFAULT_LIMITS, images: Path | None = None) -> Source:
+    """The shards in a folder; else its Parquet or Arrow files; else the images that its `metadata.csv` or `metadata.jsonl`
+    describe (or such files in its subfolders); else its images, by subfolder.
 
     Raises `DiagnosticError` (V0829) for a folder of splits (`train`, `val`): they are not classes.
     """
-    shards, left_out = shards_in(folder, limits)
+    name = name or str(folder)
+    shards, left_out = files_in(folder, ".tar", limits)
     if shards is not None:
-        source = TarSource(shards, str(folder), limits)
+        source = TarSource(shards, name, limits)
         source.remarks += left_out.lines()
         return source
+    for suffix, columnar in ((".parquet", ParquetSource), (".arrow", ArrowSource)):
+        files, left_out = files_in(folder, suffix, limits)
+        if files is not None:
+            joined = JoinedSource([columnar(path, limits=limits, images=images or folder) for path in files], name)
+            joined.remarks += left_out.lines()
+            return joined
     scan = scan_folder(folder, limits)
     tables = (path.relative_to(folder).as_posix() for path in scan.metadata)
     _check_splits(folder, itertools.chain((image for image, _ in scan.images), tables))
     return _described(scan, limits) if scan.metadata else FolderSource(scan, limits=limits)
 
 
-def shards_in(folder: Path, limits: Limits) -> tuple[list[Path] | None, LeftOut]:
-    """The shards in a folder (None if there are no files of that name) that may be read, and what else is in it."""
+def files_in(folder: Path, suffix: str, limits: Limits) -> tuple[list[Path] | None, LeftOut]:
+    """The files with this ending in a folder (None if there are none) that may be read, and what else is in it."""
     homes = (str(folder), *limits.allowed_folders)
-    left_out, shards = LeftOut(), sorted(folder.glob("*.tar"))
-    if not shards:
+    left_out, files = LeftOut(), sorted(folder.glob(f"*{suffix}"))
+    if not files:
         return None, left_out
-    named = set(shards)
+    named = set(files)
     for path in sorted(folder.iterdir()):
         if path in named and inside(path, homes) is None:
             left_out.add(f"links to what is {OUTSIDE}", path.name)
         elif path not in named:
             left_out.add(f"`{path.suffix}` files" if path.suffix else "other files and folders", path.name)
-    return [path for path in shards if inside(path, homes) is not None], left_out
+    return [path for path in files if inside(path, homes) is not None], left_out
 
 
 def _check_splits(folder: Path, paths: Iterable[str]) -> None:
@@ -75,12 +84,12 @@ def _check_splits(folder: Path, paths: Iterable[str]) -> None:
 
 def _described(scan: Scan, limits: Limits) -> Source:
     """The samples of the tables in a folder, which name the images beside them."""
-    tables: list[TableSource | JsonSource] = []
+    tables: list[DelimitedSource | JsonSource] = []
     named: set[str] = set()
     for path in scan.metadata:
         inner = path.parent.relative_to(scan.folder).as_posix()
         prefix = "" if inner == "." else f"{well_formed(inner)}/"
-        table = (JsonSource if path.suffix.lower() == ".jsonl" else TableSource)(path, limits=limits, prefix=prefix)
+        table = (JsonSource if path.suffix.lower() == ".jsonl" else DelimitedSource)(path, limits=limits, prefix=prefix)
         tables.append(table)
         for index in range(len(table)):
             try:

@@ -1,0 +1,46 @@
+"""V0842 to V0844: the choice of data sources: their names, options and weights."""
+
+from __future__ import annotations
+
+from vlmdsl.diagnostics.problem import Problem
+
+__all__ = ["DataOption", "NamedDataUnusable", "WeightsUnusable"]
+
+
+class NamedDataUnusable(Problem):
+    code = "V0842"
+    template = "the data set `{name}` cannot be loaded"
+    summary = "A data set named `hf:NAME` was not found, or the library `datasets` cannot read it."
+    explanation = (
+        "`hf:NAME` is loaded by the library `datasets` (`pip install 'vlmdsl[datasets]'`): from a local folder, from its "
+        "cache, or from the Hugging Face hub, which is the only place that vlmdsl downloads data from, and only because "
+        "the name says so. `hf:NAME,split=validation` chooses another split than `train`, `,config=NAME` a configuration. A "
+        "data set that needs code of its own is refused by the library. Without a connection, save it elsewhere with "
+        "`save_to_disk`, and name the folder of the split. The note below the message is the error of `datasets`."
+    )
+    provoked_by = "`--data hf:./nowhere`"
+
+
+class DataOption(Problem):
+    code = "V0843"
+    template = "`{option}` of `{given}` cannot be used: {reason}"
+    summary = "An option behind a path of data does not fit the data."
+    explanation = (
+        "A path may be followed by `,images=FOLDER`, the folder that the paths of images in the file start from and may not "
+        "leave: `coco:annotations/captions_val2017.json,images=val2017`. A data set named `hf:NAME` has the options "
+        "`,split=NAME` and `,config=NAME`. The format before the path is only needed where the file's name does not show it."
+    )
+    provoked_by = "`--data captions.csv,images=nowhere`"
+
+
+class WeightsUnusable(Problem):
+    code = "V0844"
+    template = "the weights of the training sources cannot be used: {reason}"
+    summary = "`data.weights` does not fit `data.train`, or the recipe."
+    explanation = (
+        "`data.weights` has a positive number for each specification of `data.train`: with `[3, 1]` three samples of four "
+        "are of the first one, on average. No sample comes twice in an epoch, so an epoch ends when one source has been "
+        "read; of the others each epoch has another random part. A recipe with `batch one_source` has its own rule for what "
+        "is in a batch, and a stream has no sources of known length, so neither takes weights."
+    )
+    provoked_by = "`--data a.tar --data b.tar --set 'data.weights=[1]'`"
