@@ -80,6 +80,7 @@ SHAPES_OPTIONS: dict[str, Callable[[object], object]] = {
     "objects": _whole(1, 3),
     "equal_sizes": _truth,
     "distinct": _truth,
+    "colours": _whole(2, 16),
     "plain_ground": _truth,
     "noise": _share,
     "single_template": _truth,
@@ -88,7 +89,7 @@ SHAPES_OPTIONS: dict[str, Callable[[object], object]] = {
 }
 """Options of `shapes:NAME=VALUE,...` and how their values are read."""
 
-_OPTIONS_OF_BOTH_SPLITS = ("size", "objects", "equal_sizes", "distinct", "plain_ground", "label", "seed")
+_OPTIONS_OF_BOTH_SPLITS = ("size", "objects", "equal_sizes", "distinct", "colours", "plain_ground", "label", "seed")
 
 
 def open_source(

@@ -7,7 +7,7 @@ import pytest
 
 from vlmdsl.runtime.data import BadSample, Requirement, map_fields
 from vlmdsl.runtime.data.shapes import ShapesSource
-from vlmdsl.runtime.data.shapes.scenes import COLOURS
+from vlmdsl.runtime.data.shapes.scenes import COLOURS, USUAL_COLOURS
 from vlmdsl.runtime.values import family_of
 from vlmdsl.runtime.values.regions import regions_value
 
@@ -71,5 +71,5 @@ def test_scenes_have_a_region_for_each_box() -> None:
         assert isinstance(regions, np.ndarray)
         np.testing.assert_allclose(regions[:, -4:] * 64, boxes, rtol=1e-6)
         for region, phrase in zip(regions, phrases, strict=True):
-            assert COLOURS[int(region[: len(COLOURS)].argmax())] in phrase
+            assert COLOURS[int(region[:USUAL_COLOURS].argmax())] in phrase
             assert ("large" in phrase) == bool(region[12])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vlmdsl.runtime.data.shapes import CLASS_NAMES, CLASSES, COLOURS, SHAPES, ShapesSource
+from vlmdsl.runtime.data.shapes import CLASSES, COLOURS, SHAPES, USUAL_COLOURS, ShapesSource
 from vlmdsl.runtime.data.shapes.captions import WRITERS, describe
 from vlmdsl.runtime.data.shapes.drawing import _PAINTS
 from vlmdsl.runtime.data.shapes.scenes import PLACES, Variety, scenes_of_split
@@ -29,7 +29,7 @@ def test_every_column_is_listed_and_lists_are_complete() -> None:
     source = ShapesSource(samples=1)
     assert sorted(source[0]) == sorted(source.columns)
     assert source.class_names is not None
-    assert len(source.class_names) == len(COLOURS) * len(SHAPES)
+    assert len(source.class_names) == USUAL_COLOURS * len(SHAPES)
 
 
 def test_splits_share_no_scene_whatever_the_seed() -> None:
@@ -45,7 +45,7 @@ def test_used_up_scenes_come_again() -> None:
     scenes = scenes_of_split(0, "val", Variety(1), 200)
     assert 10 < len(set(scenes)) < 200
     every = {*scenes_of_split(0, "val", Variety(1), 1000), *scenes_of_split(0, "train", Variety(1), 5000)}
-    assert len(every) == len(COLOURS) * len(SHAPES) * 2 * len(PLACES)
+    assert len(every) == USUAL_COLOURS * len(SHAPES) * 2 * len(PLACES)
 
 
 def test_repeated_scenes_are_drawn_and_described_again() -> None:
@@ -91,19 +91,26 @@ def test_single_template_gives_texts_one_phrasing_but_not_rewrites() -> None:
     assert sum(rewrite.startswith("here we see") for rewrite in rewrites) > 30
 
 
-def test_words_boxes_segments_and_pixels_agree() -> None:
-    source = ShapesSource(samples=60, size=64)
+@pytest.mark.parametrize("colours", [USUAL_COLOURS, len(COLOURS)])
+def test_words_boxes_segments_and_pixels_agree(colours: int) -> None:
+    source = ShapesSource(samples=60, size=64, colours=colours)
+    shown_colours = set()
     for index in range(60):
         sample = source[index]
         image, segments, boxes = (np.asarray(sample[name]) for name in ("image", "segments", "boxes"))
         phrases = sample["phrases"]
         assert isinstance(phrases, list)
         assert segments.max() == len(phrases) == len(boxes)
-        assert CLASS_NAMES[int(str(sample["label"]))] == " ".join(phrases[0].split()[1:]) == sample["class_name"]
+        assert (
+            Variety(colours=colours).classes("object")[int(str(sample["label"]))]
+            == " ".join(phrases[0].split()[1:])
+            == sample["class_name"]
+        )
         for number, phrase in enumerate(phrases, start=1):
             _, colour, shape = phrase.split()
             text = str(sample["text"])
-            assert colour in text or _SYNONYMS[colour] in text
+            shown_colours.add(colour)
+            assert colour in text or _SYNONYMS.get(colour, colour) in text
             assert shape in text or _SYNONYMS[shape] in text
             rows, across = np.nonzero(segments == number)
             left, top, right, bottom = boxes[number - 1]
@@ -111,6 +118,7 @@ def test_words_boxes_segments_and_pixels_agree() -> None:
             assert top - 1 <= rows.min() <= rows.max() <= bottom + 1
             shown = image[rows, across].astype(float).mean(0)
             assert COLOURS[int(np.abs(_PAINTS - shown).sum(1).argmin())] == colour
+    assert shown_colours == set(COLOURS[:colours])
 
 
 def test_the_label_tells_what_it_is_asked_to() -> None:
@@ -120,12 +128,14 @@ def test_the_label_tells_what_it_is_asked_to() -> None:
         phrases = sample["object"]["phrases"]
         assert isinstance(phrases, list)
         _, colour, shape = phrases[0].split()
-        names = {name: CLASSES[name][int(str(one["label"]))] for name, one in sample.items()}
+        names = {name: Variety().classes(name)[int(str(one["label"]))] for name, one in sample.items()}
         assert names == {name: one["class_name"] for name, one in sample.items()}
         count = ("one object", "two objects", "three objects")[len(phrases) - 1]
         assert names == {"object": f"{colour} {shape}", "colour": colour, "shape": shape, "count": count}
         assert (sample["object"]["image"] == sample["count"]["image"]).all()  # type: ignore[attr-defined]
-    assert {name: source.class_names for name, source in sources.items()} == CLASSES
+    assert {name: source.class_names for name, source in sources.items()} == {
+        name: Variety().classes(name) for name in CLASSES
+    }
 
 
 def test_the_main_object_stands_where_the_caption_says() -> None:
@@ -145,3 +155,14 @@ def test_a_larger_size_shows_the_same_picture() -> None:
         np.testing.assert_allclose(np.asarray(large[index]["boxes"]), 3 * np.asarray(small[index]["boxes"]), rtol=1e-5)
         reduced = np.asarray(large[index]["image"]).reshape(32, 3, 32, 3, 3).mean((1, 3))
         assert np.abs(reduced - np.asarray(small[index]["image"])).mean() < 8
+
+
+def test_scenes_of_sixteen_colours_have_twice_as_many_names() -> None:
+    source = ShapesSource(samples=400, equal_sizes=True, distinct=True, colours=16)
+    phrases = {str(name) for index in range(400) for name in source[index]["phrases"]}  # type: ignore[attr-defined]
+    assert len(phrases) == 64
+    assert source.class_names is not None
+    assert phrases == set(source.class_names)
+    assert np.asarray(source[0]["regions"]).shape[1] == 25
+    changed = {str(source[index]["wrong_caption"]) for index in range(200)}
+    assert any(colour in text for text in changed for colour in COLOURS[8:])

@@ -14,26 +14,25 @@ from vlmdsl.runtime.draws import generator
 
 __all__ = [
     "CLASSES",
-    "CLASS_NAMES",
     "COLOURS",
     "SHAPES",
     "Scene",
     "Thing",
+    "USUAL_COLOURS",
     "Variety",
     "draw_scene",
     "scenes_of_split",
 ]
 
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black")
+COLOURS = (
+    "red", "orange", "yellow", "green", "blue", "purple", "pink", "black",
+    "brown", "grey", "turquoise", "navy", "olive", "maroon", "lime", "beige",
+)  # fmt: skip
+USUAL_COLOURS = 8
+"""How many of `COLOURS`, the first, objects have unless more are asked for."""
 SHAPES = ("circle", "square", "triangle", "cross")
-CLASS_NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
-CLASSES: dict[str, tuple[str, ...]] = {
-    "object": CLASS_NAMES,
-    "colour": COLOURS,
-    "shape": SHAPES,
-    "count": ("one object", "two objects", "three objects"),
-}
-"""Options of the `label` column -> the classes: colour and shape of the main object, one of both, how many objects."""
+CLASSES = ("object", "colour", "shape", "count")
+"""Options of the `label` column: colour and shape of the main object, one of both, how many objects there are."""
 
 PLACES = ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right")
 SIDES = ("left", "right", "above", "below")
@@ -47,12 +46,24 @@ _ATTEMPTS = 500
 
 @dataclass(frozen=True, slots=True)
 class Variety:
-    """Which scenes there are: of how many objects at most (1 to 3), whether all objects have one size, and whether no two
-    of a scene have the same name."""
+    """Which scenes there are: of how many objects at most (1 to 3), whether all objects have one size, whether no two of a
+    scene have the same name, and how many of `COLOURS` they have."""
 
     objects: int = 3
     equal_sizes: bool = False
     distinct: bool = False
+    colours: int = USUAL_COLOURS
+
+    def classes(self, label: str) -> tuple[str, ...]:
+        """The names of the classes by one of `CLASSES`.
+
+        >>> Variety().classes("object")[:2]
+        ('red circle', 'red square')
+        """
+        colours = COLOURS[: self.colours]
+        objects = tuple(f"{colour} {shape}" for colour in colours for shape in SHAPES)
+        counts = ("one object", "two objects", "three objects")
+        return {"object": objects, "colour": colours, "shape": SHAPES, "count": counts}[label]
 
     def arrangements(self, count: int) -> tuple[str, ...]:
         """The arrangements of a number of objects."""
@@ -88,7 +99,7 @@ class Scene:
     arrangement: str
 
     def label(self, attribute: str) -> int:
-        """Its class by one `attribute`: a position in `CLASSES[attribute]`."""
+        """Its class by one `attribute`: a position in `Variety.classes(attribute)`."""
         main = self.things[0]
         places = {"object": main.colour * len(SHAPES) + main.shape, "colour": main.colour, "shape": main.shape}
         return len(self.things) - 1 if attribute == "count" else places[attribute]
@@ -122,7 +133,7 @@ def _drawn(random: np.random.Generator, variety: Variety) -> Scene:
     count = min(count, variety.objects)
     things = []
     for position in range(count):
-        colour, shape, size = (int(random.integers(n)) for n in (len(COLOURS), len(SHAPES), 2))
+        colour, shape, size = (int(random.integers(n)) for n in (variety.colours, len(SHAPES), 2))
         large = None if variety.equal_sizes else bool(size) if count == 1 else position == 0
         things.append(Thing(colour, shape, large))
     arrangements = variety.arrangements(count)
@@ -147,6 +158,6 @@ def scenes_of_split(seed: int, split: Literal["train", "val"], variety: Variety,
 def _lone_scenes(split: Literal["train", "val"], variety: Variety) -> int:
     """How many scenes of one object a split has."""
     sizes = (None,) if variety.equal_sizes else (False, True)
-    things = itertools.starmap(Thing, itertools.product(range(len(COLOURS)), range(len(SHAPES)), sizes))
+    things = itertools.starmap(Thing, itertools.product(range(variety.colours), range(len(SHAPES)), sizes))
     scenes = (Scene((thing,), place) for thing in things for place in PLACES)
     return sum(scene.held_out == (split == "val") for scene in scenes)

@@ -14,9 +14,8 @@ from vlmdsl.runtime.data.shapes.drawing import Drawing, place
 from vlmdsl.runtime.data.shapes.korean import KOREAN_FRAMES, korean, korean_words
 from vlmdsl.runtime.data.shapes.negatives import hard_negative
 from vlmdsl.runtime.data.shapes.scenes import (
-    CLASSES,
-    COLOURS,
     SHAPES,
+    USUAL_COLOURS,
     Scene,
     Thing,
     Variety,
@@ -70,8 +69,9 @@ class ShapesSource:
 
     `scenes` is how many samples differ in content (None: all, as far as there are enough scenes); further samples show the
     same scenes drawn and described again. The held-out split has no noise and all writers. With `equal_sizes` all objects of
-    an image have the same size, and no text states it; with `distinct` no two of a scene have the same phrase; with
-    `plain_ground` the ground has the same lightness in all images and pixels have no noise.
+    an image have the same size, and no text states it; with `distinct` no two of a scene have the same phrase; there are
+    `colours` colours of objects, 2 to 16; with `plain_ground` all images have a ground of the same lightness, and pixels no
+    noise.
 
     >>> source = ShapesSource(samples=3)
     >>> len(source), source[0]["image"].shape, source[0]["text"] == source[0]["clean_text"]
@@ -88,6 +88,7 @@ class ShapesSource:
         objects: int = 3,
         equal_sizes: bool = False,
         distinct: bool = False,
+        colours: int = USUAL_COLOURS,
         plain_ground: bool = False,
         noise: float = 0.0,
         single_template: bool = False,
@@ -98,11 +99,11 @@ class ShapesSource:
         self.name = name
         self.sound = True
         self.columns: tuple[str, ...] = _COLUMNS
-        self.class_names: tuple[str, ...] | None = CLASSES[label]
+        self._variety = Variety(objects, equal_sizes, distinct, colours)
+        self.class_names: tuple[str, ...] | None = self._variety.classes(label)
         self._label = label
         self._split = split
         self._size = size
-        self._variety = Variety(objects, equal_sizes, distinct)
         self._plain_ground = plain_ground
         self._noise = noise if split == "train" else 0.0
         self._single_template = single_template and split == "train"
@@ -139,7 +140,7 @@ class ShapesSource:
             "knowledge": explained(scene, clean.text),
             "text_ko": korean_text.text,
             "label": scene.label(self._label),
-            "class_name": CLASSES[self._label][scene.label(self._label)],
+            "class_name": self._variety.classes(self._label)[scene.label(self._label)],
             "phrases": [phrase(thing) for thing in scene.things],
             "objects": [thing.words for thing in scene.things],
             "objects_ko": [korean_words(thing) for thing in scene.things],
@@ -174,7 +175,9 @@ class ShapesSource:
         """A hard negative of a description of a sample, and its kind."""
         random = generator(self._seed, "wrong", self._split, self.keys[index])
         scene = self._scenes[index % len(self._scenes)]
-        return hard_negative(scene, lambda other: describe(other).text, random, held_out=self._split == "val")
+        return hard_negative(
+            scene, lambda other: describe(other).text, random, held_out=self._split == "val", colours=self._variety.colours
+        )
 
     def _korean_rewrites(self, index: int) -> list[str]:
         random = generator(self._seed, "korean", self._split, self.keys[index])
@@ -192,7 +195,7 @@ class ShapesSource:
 
     def _regions(self, index: int) -> np.ndarray:
         things = self._scenes[index % len(self._scenes)].things
-        colours = np.eye(len(COLOURS), dtype=np.float32)[[thing.colour for thing in things]]
+        colours = np.eye(self._variety.colours, dtype=np.float32)[[thing.colour for thing in things]]
         shapes = np.eye(len(SHAPES), dtype=np.float32)[[thing.shape for thing in things]]
         large = np.array([[bool(thing.large)] for thing in things], dtype=np.float32)
         return np.hstack([colours, shapes, large, self._boxes(index) / self._size])
@@ -218,7 +221,7 @@ class ShapesSource:
                 mistaken = draw_scene(random, self._variety)
             else:
                 main = scene.things[0]
-                wrong = Thing(int(random.integers(len(COLOURS))), int(random.integers(len(SHAPES))), main.large)
+                wrong = Thing(int(random.integers(self._variety.colours)), int(random.integers(len(SHAPES))), main.large)
                 arrangements = self._variety.arrangements(len(scene.things))
                 mistaken = Scene((wrong, *scene.things[1:]), arrangements[int(random.integers(len(arrangements)))])
             # A held-out scene stays unseen in texts, too.
