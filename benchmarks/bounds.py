@@ -90,6 +90,8 @@ KINDS: dict[str, Kind] = {
         {
             "grounding.accuracy": Bound(at_least=0.4, learned=True, title="names of boxes, accuracy"),
             "grounding.mAP": Bound(at_least=0.4, title="names of boxes, mAP over given boxes"),
+            "grounding.AP": Bound(title="predicted boxes with names, AP"),
+            "grounding.AP50": Bound(title="AP50"),
         }
     ),
     "codes": Kind(

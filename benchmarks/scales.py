@@ -60,7 +60,11 @@ CLUSTERS = "32768 clusters are for millions of pairs"
 NAMES = "it names boxes, and compares no whole image with a whole text"
 ALONE = "scenes whose objects have one size, so that it does not give the name away, and distinct names, 64 in all"
 OBJECTS = "shapes:equal_sizes=true,distinct=true,colours=16"
-BOXES: dict[str, Any] = {"optimizer.learning_rate": 3e-3, "model.image_encoder": "vit:tiny_patch4"}
+BOXES: dict[str, Any] = {
+    "optimizer.learning_rate": 3e-3,
+    "model.image_encoder": "vit:tiny_patch4",
+    "evaluation.average_precision": True,
+}
 SLOWLY = {"optimizer.learning_rate": 1e-3}
 BY_COLOUR: dict[str, Any] = {"scenes": "shapes:label=colour"}
 """What views of a small scene keep of its main object is the colour, wherever it stands and whatever is beside it."""

@@ -298,6 +298,11 @@ class EvaluationConfig(_Section):
     caption_overlap: bool = Field(
         False, description="whether BLEU and CIDEr of written captions are computed (`pip install 'vlmdsl[captions]'`)"
     )
+    average_precision: bool = Field(
+        False,
+        description="whether COCO's average precision of predicted boxes is computed, of a recipe that predicts boxes "
+        "(`pip install 'vlmdsl[detection]'`)",
+    )
     limit: int | None = Field(None, ge=1, description="maximum number of held-out samples; null: all")
 
 

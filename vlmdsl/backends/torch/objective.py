@@ -29,7 +29,7 @@ from vlmdsl.backends.torch.plugins import try_plugins
 from vlmdsl.backends.torch.references import References
 from vlmdsl.backends.torch.state import State, StateValue
 from vlmdsl.backends.torch.validation import FeatureChecker, compared_streams
-from vlmdsl.backends.torch.values import Table
+from vlmdsl.backends.torch.values import Table, TokenFeatures
 from vlmdsl.ir import (
     Input,
     ModuleOutput,
@@ -267,15 +267,16 @@ class Objective(LearnedNumbers):
         """Compute one tensor of the program's graph, such as compared features, for these inputs.
 
         Args:
-            node: a node of `program` whose value is a tensor.
+            node: a node of `program` whose value is a tensor, or tokens, of which the values are returned.
             features: the inputs that it depends on, by the names of `inputs`; none where it is made of parameters alone.
         """
         function = _execute(self.program.name, emit_value(self.program, node))["objective"]
         first = next(iter(features.values()), None)
         with _without_autocast(next(self.parameters()).device if first is None else first.device):
             result: Any = function(features, self.learned(), self._held())
-        assert isinstance(result, Tensor), f"{node!r} is not a tensor"
-        return result
+        value = result.values if isinstance(result, TokenFeatures) else result
+        assert isinstance(value, Tensor), f"{node!r} is not a tensor"
+        return value
 
     def latex(self) -> str:
         """The formula, in LaTeX."""

@@ -3,7 +3,8 @@
 from vlmdsl.runtime.evaluation.captions import Captioning, CaptionSettings, caption_measures, captioning_of
 from vlmdsl.runtime.evaluation.codes import CodePrediction, code_accuracy, code_prediction_of
 from vlmdsl.runtime.evaluation.comparison import Comparison, Part, comparison_of
-from vlmdsl.runtime.evaluation.grounding import Grounding, box_phrase_accuracy, grounding_of
+from vlmdsl.runtime.evaluation.detection import coco_precision
+from vlmdsl.runtime.evaluation.grounding import box_phrase_accuracy, grounding_of
 from vlmdsl.runtime.evaluation.grouping import best_group_overlap, group_overlap, grouping_tower
 from vlmdsl.runtime.evaluation.held_out import evaluate, evaluate_images, image_names
 from vlmdsl.runtime.evaluation.matching import (
@@ -33,7 +34,6 @@ __all__ = [
     "PART_TITLES",
     "Part",
     "Evaluation",
-    "Grounding",
     "Measures",
     "Objects",
     "Reconstruction",
@@ -42,6 +42,7 @@ __all__ = [
     "class_similarities",
     "caption_measures",
     "captioning_of",
+    "coco_precision",
     "code_accuracy",
     "code_prediction_of",
     "comparison_of",

@@ -16,6 +16,7 @@ from vlmdsl.runtime.evaluation import (
     box_phrase_accuracy,
     caption_measures,
     captioning_of,
+    coco_precision,
     code_accuracy,
     code_prediction_of,
     grounding_of,
@@ -102,7 +103,10 @@ def _boxes(program: Program, loaders: Loaders) -> MeasuredPart | None:
     values[grounding.boxes] = Loaded(View(grounding.boxes, "Boxes"), images)
     batches = loaders.held_out(values)
     names = partial(_names, loaders, grounding.phrases)
-    return MeasuredPart("grounding", batches, lambda model: box_phrase_accuracy(model, batches, grounding, names()))
+    precision = coco_precision if loaders.config.evaluation.average_precision else None
+    return MeasuredPart(
+        "grounding", batches, lambda model: box_phrase_accuracy(model, batches, grounding, names(), precision)
+    )
 
 
 def _names(loaders: Loaders, field: str) -> dict[int, tuple[str, ...]]:

@@ -8,7 +8,8 @@ import torch
 
 from vlmdsl.api.driver import build
 from vlmdsl.runtime.evaluation import grounding_of
-from vlmdsl.runtime.evaluation.grounding import _central, _outline, average_precision
+from vlmdsl.runtime.evaluation.grounding import _outline, average_precision
+from vlmdsl.runtime.evaluation.phrase_scores import PhraseScores, _of_positions
 
 FIELDS = "recipe r(image: Image, boxes: Boxes, phrases: Phrases)\n"
 REGIONS = "let words = language(prompt(phrases, negatives=3))\nlet z = alignment(regions(image, boxes), words)\n"
@@ -23,9 +24,22 @@ def test_mean_average_precision_is_that_of_each_class_that_occurs() -> None:
 
 
 def test_a_box_of_a_grid_of_points_is_the_point_at_its_centre() -> None:
-    scores = torch.arange(16.0).view(1, 16, 1)
+    scores = PhraseScores(torch.arange(16.0).view(1, 16, 1))
     boxes = torch.tensor([[[0.0, 0.0, 0.5, 0.5], [0.5, 0.0, 1.0, 0.5], [0.9, 0.9, 1.0, 1.0]]])
-    assert _central(scores, boxes).flatten().tolist() == [5.0, 7.0, 15.0]
+    assert scores.at(boxes).flatten().tolist() == [5.0, 7.0, 15.0]
+
+
+def test_a_box_of_points_matched_with_boxes_is_the_point_that_predicts_it_best() -> None:
+    predicted = torch.tensor([[[0.5, 0.0, 1.0, 0.5], [0.0, 0.0, 0.4, 0.5], [0.0, 0.0, 1.0, 1.0], [0.9, 0.9, 1.0, 1.0]]])
+    scores = PhraseScores(torch.arange(4.0).view(1, 4, 1), predicted, matched=True)
+    boxes = torch.tensor([[[0.0, 0.0, 0.5, 0.5], [0.5, 0.0, 1.0, 0.5]]])
+    assert scores.at(boxes).flatten().tolist() == [1.0, 0.0]
+
+
+def test_logits_of_positions_give_a_phrase_the_share_of_its_words() -> None:
+    logits = torch.tensor([[[0.5, 0.2, 0.1, 0.2]]]).log()  # three positions, and no object
+    words = torch.tensor([[[1.0, 1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0, 0.0]]])
+    torch.testing.assert_close(_of_positions(logits, words), torch.tensor([[[0.7, 0.1]]]))
 
 
 @pytest.mark.parametrize(
@@ -33,6 +47,8 @@ def test_a_box_of_a_grid_of_points_is_the_point_at_its_centre() -> None:
     [
         (FIELDS + REGIONS + "minimize focal(z, word_map(words, boxes))", False, False),
         ("detclip", True, False),
+        ("mdetr", True, False),
+        ("grounding_dino", True, False),
         ("contrast(image, text)", None, None),
     ],
 )

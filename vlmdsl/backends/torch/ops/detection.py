@@ -16,7 +16,10 @@ from torch.nn import functional as F
 from vlmdsl.backends.torch.collectives import all_reduce_sum
 from vlmdsl.backends.torch.values import TokenFeatures, WordMap, precise
 
-__all__ = ["assigned_words", "atss", "atss_of", "box_loss_of", "centreness", "centreness_of", "generalised_iou", "giou"]
+__all__ = [
+    "assigned_words", "atss", "atss_of", "box_loss_of", "centreness", "centreness_of", "decoded_boxes", "generalised_iou",
+    "giou", "pairwise_overlap",
+]  # fmt: skip
 
 _WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 """What offsets and logarithms of sizes are multiplied by: those of Faster R-CNN's coder."""
@@ -98,6 +101,11 @@ def _overlap(x: Tensor, y: Tensor, pixel: float) -> Tensor:
     return shared / (area(x[..., 2:] - x[..., :2]) + area(y[..., 2:] - y[..., :2]) - shared).clamp(min=1e-12)
 
 
+def pairwise_overlap(x: Tensor, y: Tensor) -> Tensor:
+    """Intersection over union of each of the boxes `x` [..., n, 4] with each of `y` [..., m, 4]: [..., n, m]."""
+    return _overlap(x[..., :, None, :], y[..., None, :, :], 0.0)
+
+
 def assigned_words(target: WordMap, assigned: Tensor) -> WordMap:
     """The words of the box that each point [b, P] is for, none for a point without one: all points count."""
     rows = assigned.clamp(min=0)[:, :, None].expand(-1, -1, target.words.shape[2])
@@ -164,6 +172,11 @@ def centreness_of(logits: Tensor, anchors: Tensor, boxes: Tensor, assigned: Tens
 def _assigned(boxes: Tensor, assigned: Tensor) -> Tensor:
     """The box of each point [b, A, 4]; the first one of a point that has none."""
     return boxes.gather(1, assigned.clamp(min=0)[..., None].expand(-1, -1, 4))
+
+
+def decoded_boxes(deltas: Tensor, scale: float) -> Tensor:
+    """The boxes that points of a grid predict by `deltas` [b, P, 4] from their anchors: left, top, right, bottom."""
+    return _decoded(deltas, anchors(deltas.shape[1], scale, deltas), 0.0)
 
 
 def _decoded(deltas: Tensor, anchors: Tensor, pixel: float) -> Tensor:
