@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "ExportResult", "Format", "export"]
 
-Format = Literal["safetensors", "torch-export"]
+Format = Literal["safetensors", "hf", "open_clip", "onnx", "torch-export"]
 FORMATS: tuple[str, ...] = get_args(Format)
 _CARD = "README.md"
+_LIBRARIES: dict[str, str] = {
+    "safetensors": "vlmdsl", "hf": "transformers", "open_clip": "open_clip", "onnx": "onnxruntime", "torch-export": "torch",
+}  # fmt: skip
+"""What loads each format, as model cards name it."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,15 @@ class ExportResult:
 def export(run: str | Path, out: str | Path, *, format: Format = "safetensors") -> ExportResult:
     """Write the newest checkpoint of a run to a new folder, with a model card.
 
-    `safetensors`: the weights, the recipe and the settings; `vlmdsl.load(OUT)` loads them. `torch-export`: one program of
-    torch from images to vectors, and one from token ids. Raises `DiagnosticError` as `load` does, V0815 if the folder holds
-    anything, and V0865 for what the format cannot hold.
+    `safetensors`: the weights, the recipe and the settings; `vlmdsl.load(OUT)` loads them. `hf` and `open_clip`: a folder
+    that `transformers` or `open_clip` loads as one of its own models. `torch-export` and `onnx`: one program from images to
+    vectors, and one from token ids. Raises `DiagnosticError` as `load` does, V0815 if the folder holds anything, V0865 for
+    what the format cannot hold, and V0901 without the package that writes it.
 
     Args:
         run: the run folder.
         out: the folder to write, new or empty.
-        format: `safetensors` or `torch-export`.
+        format: one of `FORMATS`.
 
     >>> import tempfile, vlmdsl
     >>> settings = {"train.batch": 8, "train.compile": False, "evaluation.limit": 32}
@@ -66,34 +71,28 @@ def export(run: str | Path, out: str | Path, *, format: Format = "safetensors") 
     folder: RunFolder = folders.RunFolder.existing(str(run))
     model, trained = load(run, device="cpu"), import_module("vlmdsl.runtime.trained")
     place: Path = folders.make_folder(str(out))
-    written: Exported
-    if format == "safetensors":
-        written = trained.export_weights(folder, model.checkpoint, place)
-    else:
-        written = trained.export_programs(model, place)
-    import_module("vlmdsl.runtime.files").write_atomically(place / _CARD, _card(folder, model, written.files, format))
+    written: Exported = trained.write_export(format, model, folder, place)
+    import_module("vlmdsl.runtime.files").write_atomically(place / _CARD, _card(folder, model, written, format))
     return ExportResult(place, {**written.files, _CARD: "the model card"})
 
 
-def _card(folder: RunFolder, model: TrainedModel, files: dict[str, str], format: Format) -> str:
+def _card(folder: RunFolder, model: TrainedModel, written: Exported, format: Format) -> str:
     """What the model is, what it learnt from, how it was measured, and how it is used; to be completed by its author."""
     record, recipe = folder.read_facts(), folder.recipe.read_text(encoding="utf-8")
+    own_name = import_module("vlmdsl.runtime.trained").without_folder
     built = build_flows(folder.recipe, knobs=record.recipe.given_knobs, kept=folder.kept_uses())
     formulas = [
         line
         for one in built
         for line in (*([f"{one.title}:", ""] if one.title else []), "$$", formula(one.written), "$$", "")
     ]
-    samples = [f"- {name}: {facts.get('name', 'data')}, {facts['samples']} samples" for name, facts in record.data.items()]
-    uses = {
-        "safetensors": 'import vlmdsl\n\nmodel = vlmdsl.load(".")  # this folder\nmodel.encode_image("cat.png")',
-        "torch-export": 'import torch\n\nimages = torch.export.load("image.pt2").module()',
-    }
+    sources = [(name, own_name(str(facts.get("name", "data"))), facts["samples"]) for name, facts in record.data.items()]
+    samples = [f"- {name}: {displayed(source)}, {count} samples" for name, source, count in sources]
     measured = import_module("vlmdsl.runtime.training.measuring").results_text
     results = folder.read_evaluation()
     parts = [
         "---",
-        "library_name: vlmdsl",
+        f"library_name: {_LIBRARIES[format]}",
         "license:  # of the weights: fill in",
         "datasets:  # and their licences: fill in",
         "---",
@@ -105,10 +104,10 @@ def _card(folder: RunFolder, model: TrainedModel, files: dict[str, str], format:
         "## Use",
         "",
         "```python",
-        uses[format],
+        written.usage,
         "```",
         "",
-        *(f"- `{name}`: {line}" for name, line in files.items()),
+        *(f"- `{name}`: {line}" for name, line in written.files.items()),
         "",
         "## Objective",
         "",

@@ -18,13 +18,15 @@ __all__ = ["command"]
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["safetensors", "torch-export"]),
+    type=click.Choice(["safetensors", "hf", "open_clip", "onnx", "torch-export"]),
     default="safetensors",
     show_default=True,
-    help="Weights that `vlmdsl.load` loads, or programs of torch.",
+    help="Weights that `vlmdsl.load` loads, a model of transformers or open_clip, or programs of ONNX or torch.",
 )
 @as_json
-def command(run_folder: str, out: str, form: Literal["safetensors", "torch-export"], as_json: bool) -> None:
+def command(
+    run_folder: str, out: str, form: Literal["safetensors", "hf", "open_clip", "onnx", "torch-export"], as_json: bool
+) -> None:
     """Write the model of RUN_DIR to a new folder, with a model card."""
     from vlmdsl.api.export import export  # `export --help` does not wait for it
 

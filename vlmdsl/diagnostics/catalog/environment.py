@@ -16,9 +16,10 @@ class PackageMissing(Problem):
         "`transformers` for encoders and tokenizers named `hf:...`, `pip install 'vlmdsl[ann]'` adds `faiss-cpu` for "
         "searching reference sets with faiss (`data.reference_search=faiss`), `pip install 'vlmdsl[superpixels]'` adds "
         "`scikit-image` for the stand-in `superpixels(image)`, `pip install 'vlmdsl[arrow]'` adds `pyarrow` for Parquet "
-        "and Arrow files, `pip install 'vlmdsl[datasets]'` adds `datasets` for data named `hf:...`, and `pip install "
+        "and Arrow files, `pip install 'vlmdsl[datasets]'` adds `datasets` for data named `hf:...`, `pip install "
         "'vlmdsl[detection]'` adds `pycocotools` for the average precision of predicted boxes "
-        "(`evaluation.average_precision`). If the package is installed, it is probably in a different environment from the "
+        "(`evaluation.average_precision`), and `pip install 'vlmdsl[onnx]'` adds `onnxscript` for `vlmdsl export --format "
+        "onnx`. If the package is installed, it is probably in a different environment from the "
         "`vlmdsl` that ran; `python -m pip show vlmdsl` and `python -m pip show PACKAGE` must name the same folder."
     )
     provoked_by = "`--set model.image_encoder=hf:google/vit-base-patch16-224` without transformers installed"

@@ -76,8 +76,12 @@ class CannotExport(Problem):
     summary = "A trained model has no form in the format that was asked for."
     explanation = (
         "`vlmdsl export RUN OUT` writes into a new folder. `--format safetensors` is possible for every run: the weights, "
-        "the recipe and the settings, which `vlmdsl.load(OUT)` loads. `--format torch-export` writes one program of torch "
-        "for images and one for texts; each is a tower with its heads, so it is refused for recipes that compare tokens "
-        "(`filip`) and for those that encode an image with the help of other samples (`ra_clip`)."
+        "the recipe and the settings, which `vlmdsl.load(OUT)` loads. The other formats hold an image and a text tower, "
+        "so they are refused for recipes that compare tokens (`filip`) and for those that encode an image with the help of "
+        "other samples (`ra_clip`). `--format torch-export` and `--format onnx` write one program for images and one for "
+        "texts, each a tower with its heads. `--format hf` and `--format open_clip` write a model of that library, so both "
+        "towers must have an architecture that the library has, and no heads: `vit:tiny_patch4`, `vit:small` or `vit:base` "
+        "with a `transformer:` tower, and for transformers also its own models (`hf:...`) that have a pooled output. "
+        "`vit:tiny` embeds patches by convolutions, which neither library has."
     )
     provoked_by = "`vlmdsl export RUN out --format torch-export` for a run of `filip`"

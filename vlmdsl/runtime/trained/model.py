@@ -61,6 +61,15 @@ class TrainedModel:
         """The device that images and texts are encoded on."""
         return next(self.model.encoders.parameters()).device
 
+    @property
+    def temperature(self) -> float:
+        """The recipe's temperature, 1 where it has none of that name, or one that is not a number of the model alone."""
+        metrics = {metric.name: metric.node for metric in self.model.objective.program.metrics}
+        node = metrics.get("temperature")
+        if node is None or any(leaf.operation not in (PARAMETER, CONSTANT) for leaf in walk([node]) if not leaf.inputs):
+            return 1.0
+        return self.model.objective.value(node, {}).item()
+
     def to(self, device: str | torch.device) -> TrainedModel:
         """The same model, moved to another device."""
         self.model.to(device)
@@ -99,7 +108,7 @@ class TrainedModel:
         self, classes: Sequence[str], templates: Sequence[str] = DEFAULT_TEMPLATES
     ) -> Callable[[EncodedFeatures], Tensor]:
         """`classify` as a function of `image_features`, which encodes the classes once."""
-        comparison, temperature = self._comparison(), self._temperature()
+        comparison, temperature = self._comparison(), self.temperature
         prompts = ClassPrompts(tuple(listed_texts(classes)), self._tokenize(), tuple(templates))
         words = self.text_features(prompts.texts())
 
@@ -201,14 +210,6 @@ class TrainedModel:
         if comparison is None:
             raise self._lack("compares no images with texts")
         return replace(comparison, device=self.device)
-
-    def _temperature(self) -> float:
-        """The recipe's temperature, 1 where it has none of that name, or one that is not a number of the model alone."""
-        metrics = {metric.name: metric.node for metric in self.model.objective.program.metrics}
-        node = metrics.get("temperature")
-        if node is None or any(leaf.operation not in (PARAMETER, CONSTANT) for leaf in walk([node]) if not leaf.inputs):
-            return 1.0
-        return self.model.objective.value(node, {}).item()
 
     def _lack(self, lack: str) -> DiagnosticError:
         return DiagnosticError((NotLearned.at(Span("<python>", 0, 0), recipe=self.recipe, lack=lack),))

@@ -95,6 +95,29 @@ class HuggingFaceEncoder(Encoder):
         embedding: nn.Module | None = find()
         return embedding
 
+    @property
+    def pooling(self) -> Pooling:
+        """Where the pooled feature is read: the model's `own`, the `first` or `last` token, or the `mean` of all."""
+        return self._pooling
+
+    @property
+    def is_half(self) -> bool:
+        """Whether the tower is one half of a model of images and texts."""
+        return self._call.half is not None
+
+    def pooled_part(self) -> tuple[nn.Module, nn.Module | None] | None:
+        """The model whose `pooler_output` is read, and the model's own projection of it, which a half may have; None where
+        the pooled feature is read from tokens, or where the model takes other inputs than images or ids."""
+        if self._pooling != "own" or self._call.patch is not None or self._call.sorts is not None:
+            return None
+        if not self.is_half:
+            return self.model, None
+        part, projection = {"Image": ("vision_model", "visual_projection"), "Text": ("text_model", "text_projection")}[
+            self.kind
+        ]
+        half: nn.Module | None = getattr(self.model, part, None)
+        return None if half is None else (half, getattr(self.model, projection, None))
+
     def take_texts(self, name: str, form: TextFormat) -> None:
         """As for every encoder; refused too are texts that the model cannot take, or that all look the same to it."""
         super().take_texts(name, form)

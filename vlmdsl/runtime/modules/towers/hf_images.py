@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vlmdsl.runtime.values.image import ImageFormat, Resampling
 
-__all__ = ["ProcessedImages", "image_format", "square_side"]
+__all__ = ["ProcessedImages", "image_format", "square_side", "write_image_processor"]
 
 _RESAMPLING: dict[int, Resampling] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """Pillow's numbers."""
@@ -46,6 +48,30 @@ def image_format(name: str, config: Any, side: int | None) -> ProcessedImages:
         return ProcessedImages(measured)
     kind = type(processor).__name__
     raise ValueError(f"comes with an image processor, `{kind}`, that does more than resize, crop and standardise")
+
+
+def write_image_processor(folder: Path, form: ImageFormat) -> None:
+    """Write the settings of the image processor that makes images of this form.
+
+    Images that are not square are resized and then cropped to whole pixels, where a form without a `shorter` crops first.
+    """
+    square = {"height": form.size, "width": form.size}
+    crops = form.fitting == "crop"
+    settings = {
+        "image_processor_type": "CLIPImageProcessor" if crops else "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": form.shorter or form.size} if crops else square,
+        "resample": next(number for number, filter in _RESAMPLING.items() if filter == form.resampling),
+        "do_center_crop": crops,
+        **({"crop_size": square} if crops else {}),
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(form.mean),
+        "image_std": list(form.deviation),
+        "do_convert_rgb": True,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def square_side(config: Any) -> int | None:

@@ -23,7 +23,7 @@ from vlmdsl.diagnostics.catalog.environment import PackageMissing, PretrainedMod
 from vlmdsl.runtime.modules.towers.contract import Kind
 from vlmdsl.source import Span
 
-__all__ = ["Call", "answers", "does_not_fit", "load_tower", "tower_config"]
+__all__ = ["Call", "answers", "does_not_fit", "load_tower", "tower_config", "transformers_for", "without_progress_bars"]
 
 _HERE = Span("encoders", 0, 0)
 _INPUTS: dict[str, tuple[str, str]] = {
@@ -78,7 +78,7 @@ def load_tower(name: str, kind: Kind) -> tuple[nn.Module, Call, frozenset[str]]:
 
     Raises `DiagnosticError`: V0901 without transformers, V0902 if the model cannot be loaded, V0831 if it is not of `kind`.
     """
-    transformers = _transformers(name)
+    transformers = transformers_for(f"the encoder `hf:{name}`")
     try:
         # No code from the model's folder and no pickled weights: a model that is downloaded is data.
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
@@ -114,6 +114,20 @@ def load_tower(name: str, kind: Kind) -> tuple[nn.Module, Call, frozenset[str]]:
     )
     missing = {key for key, parameter in model.named_parameters() if names.get(id(parameter)) in report["missing_keys"]}
     return model.eval(), call, frozenset(missing)
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """The library loads and saves without drawing on the terminal."""
+    from transformers.utils import logging
+
+    drawn = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if drawn:
+            logging.enable_progress_bar()
 
 
 def tower_config(model: nn.Module, kind: str) -> Any:
@@ -157,13 +171,14 @@ def _as_patches(images: Tensor, patch: int) -> dict[str, Tensor]:
     return {"pixel_values": patches, "pixel_attention_mask": real, "spatial_shapes": grid}
 
 
-def _transformers(name: str) -> ModuleType:
+def transformers_for(what: str) -> ModuleType:
+    """The library; V0901 without it, which says that `what` needs it."""
     try:
         import transformers
     except ImportError as error:
         missing = PackageMissing.at(
             _HERE,
-            what=f"the encoder `hf:{name}`",
+            what=what,
             package="transformers",
             help=(
                 "`pip install 'vlmdsl[hf]'` installs it",
