@@ -30,8 +30,8 @@ TEXTS = ["a large red circle", "two", "a blue square to the left of a green cros
 
 def trained(place: Path, recipe: str, **settings: object) -> Path:
     options: dict[str, Any] = {"data": ["shapes:samples=32"], "val": ["shapes:samples=16"], "steps": 2, "out": place}
-    given = {name.replace("__", "."): value for name, value in settings.items()}
-    return vlmdsl.train(recipe, **options, settings={**SETTINGS, **given}).folder
+    named = {name.replace("__", "."): value for name, value in settings.items()}
+    return vlmdsl.train(recipe, **options, settings={**SETTINGS, **named}).folder
 
 
 @pytest.fixture(scope="module")

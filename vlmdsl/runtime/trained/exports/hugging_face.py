@@ -295,8 +295,8 @@ def _check(trained: TrainedModel, sides: Sides, model: Any, tokenizer: str | Non
         for row, encoding in enumerate(backend.encode_batch(texts)):
             theirs[row, mask[row]] = torch.tensor(encoding.ids)
         seen = {} if side.tower.reads_padding else {"attention_mask": mask.long()}
-        found = model.get_text_features(input_ids=theirs, **seen).pooler_output
-        pairs.append((found, side.tower(ids.to(trained.device), mask.to(trained.device)).pooled))
+        encoded = model.get_text_features(input_ids=theirs, **seen).pooler_output
+        pairs.append((encoded, side.tower(ids.to(trained.device), mask.to(trained.device)).pooled))
     for theirs, ours in pairs:
         if not torch.allclose(theirs.cpu(), ours.cpu(), rtol=_TOLERANCE, atol=_TOLERANCE):
             raise refused(trained, f"a `{type(model).__name__}` of the library computes other features with its weights")
