@@ -7,8 +7,8 @@ them take half an hour. Each is
 - trained on 64 fixed pairs, which a recipe that pairs images with texts must come to tell apart (`overfit`),
 - trained for 300 steps on the built-in scenes and measured on scenes held out, beside the untrained model and beside
   baselines that need no learning (`learns`), by what it is for: `bounds.py` has the measures and what they must reach,
-- trained for 20 steps on OpenMoji, if its shards are in `../shared/data/openmoji`, with real columns for its fields
-  (`openmoji`).
+- trained for 20 steps on OpenMoji, if its shards are in `../shared/data/openmoji`, with real columns for its fields, or
+  on scenes composed of its drawings, if it takes boxes (`openmoji`).
 
 Where settings had to be tried for a recipe (`Scale.tried` says how many), `--choose` measures one of them on held-out
 scenes that are for choosing only, and writes nothing; results are of other scenes, which the choice has not seen.
@@ -74,8 +74,6 @@ OPENMOJI_COLUMNS = {
     "text_ko": "cldr_ko",
     "superpixels": "superpixels(image)",
     "regions": "grid(image)",
-    "boxes": "whole(image)",
-    "phrases": "phrase(text)",
     "summary": "summarize(text)",
     "attributes": "template(tags)",
     "first": "text",
@@ -87,6 +85,8 @@ OPENMOJI_COLUMNS = {
     "target": "text",
 }
 """Field -> column of OpenMoji: other words for a drawing as its rewrites, its group as its class; and stand-ins."""
+OPENMOJI_SCENES_COLUMNS = {"boxes": "boxes_xyxy_px"}
+"""The same for its composed scenes: several drawings on a canvas, with a box and a name for each."""
 
 SETTINGS: dict[str, object] = {
     "train.batch": PAIRS,
@@ -244,11 +244,15 @@ def _beside_baselines(evaluation: Mapping[str, Any], measure: str) -> dict[str, 
 
 
 def _openmoji(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
-    metrics = _train(recipe, scale, str(OPENMOJI / "openmoji-train-*.tar"), OPENMOJI_COLUMNS, steps)["metrics"]
+    kinds = {need.kind for built in build_flows(recipe) for need in requirements(built.planned)}
+    which, shards, of_fields = ("OpenMoji", "openmoji-train-*.tar", OPENMOJI_COLUMNS)
+    if "Boxes" in kinds:
+        which, shards, of_fields = ("composed scenes of OpenMoji", "scenes-train-*.tar", OPENMOJI_SCENES_COLUMNS)
+    metrics = _train(recipe, scale, str(OPENMOJI / shards), of_fields, steps)["metrics"]
     losses = _losses(metrics, steps)
-    columns = _columns(recipe, OPENMOJI_COLUMNS)
+    columns = _columns(recipe, of_fields)
     mapped = ", ".join(f"`{name}` from `{column}`" for name, column in columns.items())
-    head = f"{steps} steps on OpenMoji{' with ' + mapped if mapped else ''}: "
+    head = f"{steps} steps on {which}{' with ' + mapped if mapped else ''}: "
     statement = f"{head}loss {losses['first']:.3f} to {losses['last']:.3f}."
     return {"passed": math.isfinite(losses["last"]), "columns": columns, "loss": losses, "statement": statement}
 

@@ -161,8 +161,8 @@ SCALES = {
         NAMES,
         {"model.text_length": 48} | BOXES,
         scenes=OBJECTS,
-        steps={"learns": 500},
-        tried=2,
+        steps={"learns": 800},
+        tried=3,
     ),
     "groupvit": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, settings={"model.image_encoder": "groupvit:tiny"}),
     "kelip": Scale(

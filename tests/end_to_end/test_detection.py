@@ -27,6 +27,7 @@ def test_the_boxes_that_a_recipe_predicts_are_measured(recipe: str, tmp_path: Pa
     for name in ("AP", "AP50", "AP75"):
         assert 0 <= measured[name] <= 1
         assert 0 <= measured["untrained"][name] <= 1
+        assert measured["chance"][name] == 0
     without = vlmdsl.evaluate(run.folder, overrides=["evaluation.average_precision=false"]).evaluation["grounding"]
     assert "AP" not in without
     assert without["mAP"] == measured["mAP"]

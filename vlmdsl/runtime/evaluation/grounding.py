@@ -105,11 +105,13 @@ def box_phrase_accuracy(
     matrix, truth = torch.stack(scores), torch.tensor(targets)
     precision = average_precision(matrix, truth)
     values = {"accuracy": float((matrix.argmax(dim=1) == truth).double().mean()), "mAP": precision}
-    if precision_of_predicted is not None and annotated:
-        values |= precision_of_predicted(predicted, annotated)
     share = truth.bincount(minlength=len(phrases)).double() / len(truth)
     baseline = {"accuracy": float(share.max())}
     chance = {"accuracy": 1 / len(phrases), "mAP": float(share[share > 0].mean())}
+    if precision_of_predicted is not None and annotated:
+        of_predicted = precision_of_predicted(predicted, annotated)
+        values |= of_predicted
+        chance |= dict.fromkeys(of_predicted, 0.0)  # of boxes that are drawn at random next to none overlaps one enough
     facts = {"images": len(names), "boxes": len(targets), "phrases": len(phrases)}
     return Measures(values, chance, facts, {"the most frequent phrase": baseline}, tuple(examples))
 
