@@ -11,7 +11,9 @@ import torch
 from batches import loaded_values
 from vlmdsl.runtime.data import (
     EvaluationLoader,
+    Loaded,
     Requirement,
+    View,
     duplicate_share,
     map_fields,
     open_source,
@@ -63,3 +65,24 @@ def test_splits_are_disjoint_and_share_their_classes() -> None:
     held_out = map_fields(val, NEEDS, MAP, classes)
     sample = next(val[index] for index in range(len(val)) if val[index]["group"] == "flags")
     assert held_out.classes["label"][int(held_out.read("label", "Label", sample))] == "flags"
+
+
+@pytest.mark.parametrize(("pattern", "count"), [("scenes-train-*.tar", 1500), ("scenes-val-*.tar", 200)])
+def test_composed_scenes_have_a_box_for_each_name(pattern: str, count: int) -> None:
+    source = open_source(str(FOLDER / pattern))
+    needs = [Requirement("image", "Image"), Requirement("boxes", "Boxes"), Requirement("phrases", "Phrases")]
+    mapping = map_fields(source, needs, parse_assignments(["boxes=boxes_xyxy_px"]))
+    values = {
+        "image": Loaded(View("image", "Image"), ImageFormat(32)),
+        "boxes": Loaded(View("boxes", "Boxes"), ImageFormat(32)),
+    }
+    loader = EvaluationLoader(source, mapping, values, batch=256)
+    read = 0
+    for batch in loader:
+        boxes = batch.values["boxes"].boxes
+        sizes = boxes[..., 2:] - boxes[..., :2]
+        names = [mapping.read("phrases", "Phrases", source[index]).names for index in batch.index.tolist()]
+        assert (sizes.amin(dim=2) > 0).sum(dim=1).tolist() == [len(own) for own in names]
+        assert float(boxes.max()) <= 1
+        read += len(batch)
+    assert (read, loader.report.table()) == (count, "")
