@@ -64,6 +64,7 @@ SHAPES_COLUMNS = {
     "translation": "text_ko",
     "document": "clean_text",
     "prompt": "template(source)",
+    "concepts": "template(phrases)",
     "target": "text",
 }
 """Field -> column of the built-in scenes, or what stands in for what only a model could make."""
@@ -82,6 +83,7 @@ OPENMOJI_COLUMNS = {
     "knowledge": "template(keywords_en)",
     "document": "tags",
     "prompt": "template(group)",
+    "concepts": "template(tags)",
     "target": "text",
 }
 """Field -> column of OpenMoji: other words for a drawing as its rewrites, its group as its class; and stand-ins."""

@@ -28,6 +28,7 @@ UNKNOWN = {
     "kelip.pixels": "pixels",
     "mae": "pixels",
     "nclip": "clusters",
+    "nlip.captioner": "a vocabulary",
     **dict.fromkeys(("pali.language", "pali.all"), "a vocabulary"),
     "simsiam": "no candidates",
     **dict.fromkeys(("simvlm.pairs", "simvlm.documents"), "a vocabulary"),

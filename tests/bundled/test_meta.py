@@ -30,6 +30,8 @@ def test_a_model_on_the_meta_device(recipe: str, monkeypatch: pytest.MonkeyPatch
     data = open_data(objective.program, config)
     tokenizers = read_tokenizers(objective, config.model, data)
     model = build_model(objective, config, tokenizers, HERE, data.mapping.facts)
+    if objective.state.per_sample:
+        objective.state.allocate_samples(len(data.train))
     prepare(model, data, config)
     batch = next(iter(training_batches(objective.program, config, data, model, HERE)))
 

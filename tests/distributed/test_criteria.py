@@ -48,6 +48,13 @@ RECIPES = {
         "let soft = 0.5 * smooth(same(label), epsilon=0.2) + 0.2 * paired + 0.3 * flipped\n"
         "minimize contrast(image, text, targets=soft, keep=flag)"
     ),
+    "smoothed_each": (
+        "let noisy = 1 / (2 + exp(score(image, text)))\n"
+        'def soft(target) = smooth(target, epsilon=noisy, over="others")\n'
+        "let z = similarity(image, text) / 0.3\n"
+        "minimize contrast(image, text, targets=soft(same(label)), keep=flag)"
+        ' + mean(kl(z, targets=soft(paired), along="columns"))'
+    ),
     "supervised": (
         "let z = unite(similarity(image, text), exclude_pairs(similarity(image, image))) / 0.1\n"
         'def others(z) = cross_entropy(exclude_pairs(z), targets=same(label), along="columns")\n'

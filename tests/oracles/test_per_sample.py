@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 import vlmdsl
 from oracles.cases import DATA
 from vlmdsl.backends.torch import ops
+from vlmdsl.backends.torch.objective import Objective
 
 FASTCLIP = """
 recipe fastclip(image: Image, text: Text, gamma: Scalar, epsilon = 1e-14)
@@ -43,15 +45,14 @@ def ratio(g) = g / stop((1 - gamma) * before + gamma * g)
 minimize mean(temperature * (ratio(g_one) + ratio(g_other)) - 2 * score(one, other))
 """
 
-NLIP = """
-recipe nlip(image: Image, text: Text, rate = 0.5)
+# NLIP's other reading: how much the negatives of a pair weigh beside it, and not how much of its target is theirs.
+REWEIGHTED = """
+recipe reweighted(image: Image, text: Text, noise: Number, rate = 0.5)
 let tau = learned(0.07, name="temperature")
 let logits = similarity(image, text) / tau
-let own = score(image, text) / tau
-let loss = 0.5 * (logsumexp(logits) + logsumexp(transpose(logits))) - own
-let w = rate * mixture(running_mean(loss, per="sample", momentum=0), name="noise")
-def smoothed(matrix) = logsumexp(matrix) - (1 - w) * own - w * row_mean(exclude_pairs(matrix))
-minimize mean(0.5 * (smoothed(logits) + smoothed(transpose(logits))))
+let odds = rate * noise / ((1 - rate * noise) * (samples - 1))
+def loss(matrix) = log(1 + odds * exp(logsumexp(exclude_pairs(matrix)) - score(image, text) / tau))
+minimize mean(0.5 * (loss(logits) + loss(transpose(logits))))
 """
 
 
@@ -109,17 +110,41 @@ def test_the_mixture_of_nlip() -> None:
         torch.testing.assert_close(fitted, probability, rtol=rtol, atol=1e-12)
 
 
-def test_targets_that_are_smoothed_by_how_noisy_each_sample_is() -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"lowering": "chunked"}, pytest.param({"compiled": True}, marks=pytest.mark.slow)],
+    ids=["eager", "in blocks", "compiled"],
+)
+def test_nlip_smooths_targets_by_how_noisy_each_pair_is(options: dict[str, Any]) -> None:
     arrays, facts, rtol = arrays_of("nlip-nitc_softlabel")
     samples = len(arrays["noise_prob"])
-    objective = vlmdsl.compile(NLIP, compiled=False, samples=samples, rate=facts["lambda"]).double()
+    knobs = {"rate": facts["lambda"], "captions_weight": 0, "pixels_weight": 0}
+    options = {"compiled": False, **options}
+    objective = vlmdsl.compile("nlip", stage="pretraining", samples=samples, **knobs, **options).double()
     order = torch.randperm(samples, generator=torch.Generator().manual_seed(0))
     table = torch.zeros(samples, dtype=torch.float64).scatter(0, order, arrays["noise_prob"])
-    objective.load_state_dict({**objective.state_dict(), "state.noise": table, "log_scale": arrays["log_scale"]})
-    features = {name: arrays[f"{name}_features"].clone().requires_grad_() for name in ("image", "text")}
-    out = objective(**features, index=order)
+    objective.load_state_dict({**objective.state_dict(), "state.noise": table})
+    check_pairs("nlip-nitc_softlabel", objective, {"image_drop": "image", "text": "text"}, index=order)
+    clean = arrays["noise_prob"] == 0  # whose loss is the plain one, which is kept for the next fit
+    rows = 0.5 * (arrays["out_rows_i2t"] + arrays["out_rows_t2i"])
+    agrees(objective.state.get_buffer("losses")[order][clean], rows[clean], rtol)
+
+
+def test_nlip_read_as_a_weight_of_negatives() -> None:
+    arrays, facts, _ = arrays_of("nlip-nitc_reweighted")
+    objective = vlmdsl.compile(REWEIGHTED, compiled=False, rate=facts["lambda"]).double()
+    check_pairs("nlip-nitc_reweighted", objective, {"image": "image", "text": "text"}, noise=arrays["noise_prob"])
+
+
+def check_pairs(oracle: str, objective: Objective, names: dict[str, str], **inputs: Tensor) -> None:
+    """The loss of pairs, and its gradients; `names` are those of the features in the objective and in the oracle."""
+    arrays, _, rtol = arrays_of(oracle)
+    with torch.no_grad():
+        objective.get_parameter("log_scale").copy_(arrays["log_scale"])
+    features = {name: arrays[f"{other}_features"].clone().requires_grad_() for name, other in names.items()}
+    out = objective(**features, **inputs)
     out.loss.backward()
     agrees(out.loss, arrays["out_total"], rtol)
     agrees(objective.get_parameter("log_scale").grad, arrays["grad_log_scale"], rtol)
-    for name, values in features.items():
-        agrees(values.grad, arrays[f"grad_{name}_features"], rtol)
+    for name, other in names.items():
+        agrees(features[name].grad, arrays[f"grad_{other}_features"], rtol)

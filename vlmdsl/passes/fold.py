@@ -201,7 +201,7 @@ def _not_not(make: Maker, node: Candidate) -> Node | None:
 
 
 def _smooth_nothing(make: Maker, node: Candidate) -> Node | None:
-    return node.inputs[0] if node.attributes["epsilon"] == 0 else None
+    return node.inputs[0] if node.attributes.get("epsilon") == 0 else None
 
 
 RULES: tuple[Rule, ...] = (

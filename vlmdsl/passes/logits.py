@@ -145,7 +145,7 @@ def target_form(target: Node) -> dict[TargetKey, Fraction]:
 def _target_steps(node: Node, smoothing: str) -> list[tuple[Node, str, Fraction]] | None:
     if smoothing:
         return None
-    if node.operation is SMOOTH:
+    if node.operation is SMOOTH and node.attribute("epsilon") is not None:
         epsilon = Fraction(node.number("epsilon"))
         return [(node.inputs[0], "", 1 - epsilon), (node, node.string("over"), epsilon)]
     if node.operation is MULTIPLY:

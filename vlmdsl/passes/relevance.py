@@ -16,7 +16,7 @@ from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
 from vlmdsl.ir.operations.reductions import MEAN
 from vlmdsl.ir.operations.scalars import AND, NOT, OR, WHERE
 from vlmdsl.ir.operations.state import NEAREST
-from vlmdsl.ir.operations.targets import SOFTMAX
+from vlmdsl.ir.operations.targets import SMOOTH, SOFTMAX
 from vlmdsl.types import ConditionType, LossType, MemoryType, ScalarType, SimType, TargetType, Type, VectorType
 
 __all__ = ["ALL", "NONE", "Relevance", "Samples", "relevant_samples"]
@@ -144,6 +144,14 @@ def _where(node: Node, relevance: Relevance) -> Read:
     return [(side, ALL if isinstance(side.type, ScalarType) else _both(relevance, samples)) for side, samples in sides]
 
 
+def _smooth(node: Node, relevance: Relevance) -> Read:
+    """A target, and the mass that is spread of it, of the samples that ask."""
+    assert isinstance(relevance, Roles)
+    target, *epsilon = node.inputs
+    queries = _union(relevance.rows, relevance.columns)
+    return [(target, relevance), *((mass, ALL if mass.type == ScalarType() else queries) for mass in epsilon)]
+
+
 def _mean(node: Node, relevance: Relevance) -> Read:
     return [(node.inputs[0], holds(node.inputs[1]) if len(node.inputs) == 2 else ALL)]
 
@@ -245,6 +253,7 @@ _RULES: dict[str, Callable[[Node, Relevance], Read]] = {
     MEAN: _mean,
     SIMILARITY: _similarity,
     EXCLUDE: _exclude,
+    SMOOTH: _smooth,
     TRANSPOSE: _transpose,
     SOFTMAX: _softmax,
     NEAREST: _nearest,

@@ -8,10 +8,11 @@ from typing import Literal
 from pydantic import Field
 
 from vlmdsl.diagnostics.catalog.types import AxesDisagree
+from vlmdsl.diagnostics.catalog.values import BadValue
 from vlmdsl.ir import Node
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
-from vlmdsl.primitives.values import TupleValue, Value
+from vlmdsl.primitives.values import NumberValue, TupleValue, Value
 from vlmdsl.types import LabelsType, TargetType
 
 
@@ -116,7 +117,6 @@ class SmoothParameters(Parameters):
     over: Literal["all", "others"] = Field(
         default="all", description="`all`: epsilon is spread over all N candidates; `others`: over the N - 1 others only"
     )
-    epsilon: float = Field(default=0.1, ge=0.0, le=1.0, description="the mass that is spread")
 
 
 def _smooth(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -125,18 +125,37 @@ def _smooth(builder: Builder, subjects: Mapping[str, Value], parameters: Paramet
     assert isinstance(parameters, SmoothParameters)
     if target.type != TargetType():
         raise Fault(AxesDisagree.at(builder.place("target"), str(target.type), left=TargetType(), right=target.type), target)
-    if parameters.epsilon == 0.0:
+    epsilon = subjects["epsilon"]
+    if isinstance(epsilon, Node):
+        return builder.add("smooth", target, epsilon, over=parameters.over)
+    assert isinstance(epsilon, NumberValue)
+    if not 0.0 <= epsilon.value <= 1.0:
+        reason = "must be between 0 and 1"
+        raise Fault(BadValue.at(builder.place("epsilon"), argument="epsilon", function="smooth", reason=reason), target)
+    if epsilon.value == 0.0:
         return target
-    return builder.add("smooth", target, epsilon=float(parameters.epsilon), over=parameters.over)
+    return builder.add("smooth", target, epsilon=float(epsilon.value), over=parameters.over)
 
 
 register(
     Primitive(
         name="smooth",
         family="targets",
-        summary="Label smoothing: the mass epsilon of each target is spread uniformly.",
+        summary=(
+            "Label smoothing: the mass epsilon of each target is spread uniformly. With a score as epsilon each sample has "
+            "a mass of its own, in its row and in its column alike: more for a noisy pair."
+        ),
         meaning=_smooth,
-        subjects=(Subject("target", ("Target",), "the target to smooth"),),
+        subjects=(
+            Subject("target", ("Target",), "the target to smooth"),
+            Subject(
+                "epsilon",
+                ("Scalar", "Score"),
+                "the mass that is spread, between 0 and 1: a number, a schedule, or a number per sample",
+                default=NumberValue(0.1),
+                keyword=True,
+            ),
+        ),
         parameters=SmoothParameters,
         laws=("permutation",),
         formula=r"(1 - \epsilon) P_{ij} + \epsilon / N",

@@ -178,10 +178,11 @@ def _same(labels: Array, missing: int) -> Array:
     return equal / equal.sum(1, keepdims=True)
 
 
-def _smooth(target: Shares | Array, epsilon: float, over: str) -> Shares | Array:
+def _smooth(target: Shares | Array, epsilon: float | Array, over: str) -> Shares | Array:
     if isinstance(target, Shares):
         return Shares(_smooth(target.rows, epsilon, over), _smooth(target.columns, epsilon, over))
     spread = np.ones((SAMPLES, SAMPLES)) / SAMPLES if over == "all" else (1 - np.eye(SAMPLES)) / (SAMPLES - 1)
+    epsilon = np.reshape(epsilon, (-1, 1))  # each row is a sample's own distribution
     return (1 - epsilon) * target + epsilon * spread
 
 
@@ -325,7 +326,7 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     ),
     "paired": lambda node: np.eye(SAMPLES),
     "same": lambda node, labels: _same(labels, int(node.number("missing"))),
-    "smooth": lambda node, target: _smooth(target, node.number("epsilon"), node.string("over")),
+    "smooth": lambda node, target, *epsilon: _smooth(target, *(epsilon or [node.number("epsilon")]), node.string("over")),
     "exclude": _exclude,
     "cross_entropy": _cross_entropy,
     "sigmoid_loss": _sigmoid,

@@ -90,7 +90,9 @@ class Build:
     def same(self, label: str = "label", missing: int = -1) -> Node:
         return self.add("same", self.field(label, "Label"), missing=missing)
 
-    def smooth(self, target: Node, epsilon: float, over: str = "all") -> Node:
+    def smooth(self, target: Node, epsilon: float | Node, over: str = "all") -> Node:
+        if isinstance(epsilon, Node):
+            return self.add("smooth", target, epsilon, over=over)
         return self.add("smooth", target, epsilon=epsilon, over=over)
 
     def transpose(self, matrix: Node) -> Node:

@@ -117,6 +117,7 @@ class Expressions:
         return self.one_of(
             lambda: inner,
             lambda: build.smooth(inner, 0.2, self.draw(st.sampled_from(("all", "others")))),
+            lambda: build.smooth(inner, build("exp", build("negate", build("exp", self.score()))), "others"),
             lambda: build("add", inner, build("multiply", 0.5, self.target(depth - 1))),
             lambda: build("multiply", inner, self.draw(st.sampled_from(self.positive))),
         )

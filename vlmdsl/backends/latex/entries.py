@@ -243,6 +243,18 @@ def dense_entry(writer: Writer, target: Node, side: str = "rows", block: int = 0
     return _composed_entry(writer, target, side, block)
 
 
+def _smoothed_entry(writer: Writer, target: Node, side: str) -> Math:
+    """An entry of a target of which a number, or one of each sample, is spread evenly."""
+    smoothed, *computed = target.inputs
+    kind, entry = "uniform" if target.string("over") == "all" else "others", dense_entry(writer, smoothed, side)
+    if not computed:
+        epsilon = target.number("epsilon")
+        return total(product(number(1 - epsilon), entry), target_part(writer, Part(kind, epsilon, None, -1)))
+    share = writer.expression(computed[0])
+    spread = target_part(writer, Part(kind, 1.0, None, -1))
+    return total(product(total(number(1.0), negated(share)), entry), product(share, spread))
+
+
 def _composed_entry(writer: Writer, target: Node, side: str, block: int) -> Math:
     """An entry of a target that is computed elementwise from others, or by a plug-in from the values of rows and columns."""
     if target.operation.module:
@@ -250,9 +262,7 @@ def _composed_entry(writer: Writer, target: Node, side: str, block: int) -> Math
         (values,) = target.inputs
         return call(target.operation, writer.argument(values, row), writer.argument(values, column), *settings_of(target))
     if target.operation is SMOOTH:
-        epsilon = target.number("epsilon")
-        spread = target_part(writer, Part("uniform" if target.string("over") == "all" else "others", epsilon, None, -1))
-        return total(product(number(1 - epsilon), dense_entry(writer, target.inputs[0], side)), spread)
+        return _smoothed_entry(writer, target, side)
     parts = [
         dense_entry(writer, parent, side, block) if parent.type == target.type else writer.expression(parent)
         for parent in target.inputs

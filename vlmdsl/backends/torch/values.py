@@ -164,7 +164,8 @@ class Products(NamedTuple):
 
 
 class TargetPart(NamedTuple):
-    """One summand `coefficient * P` of a target; the kinds are those of `ir.TargetPart`, and `flipped`.
+    """One summand `coefficient * P` of a target; the kinds are those of `ir.TargetPart`, and `flipped`. A coefficient [b]
+    multiplies each sample's own distribution, in both directions.
 
     `label` [b] belongs to `same`, as `earlier` does, a memory of labels, and `block` to `flipped`. `matrices` belongs to
     `dense`: given a similarity matrix, [b, B] or wider, for its rows and dtype it makes P for each direction, of its own

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import Operation, define
-from vlmdsl.ir.operations.rules import NUMBER, fixed, need, one_of, positive_block, take
-from vlmdsl.types import FieldType, LabelsType, SimType, TargetType, Type
+from vlmdsl.ir.operations.rules import BOUND, NUMBER, fixed, need, one_of, positive_block, take
+from vlmdsl.types import FieldType, LabelsType, ScalarType, ScoreType, SimType, TargetType, Type
 
 __all__ = [
     "FLIPPED", "PAIRED", "SAME", "SMOOTH", "SOFTMAX", "TRANSPORT",
@@ -32,7 +32,9 @@ def of_affinity(node: Node, types: tuple[Type, ...]) -> Type:
 
 
 def smooth(node: Node, types: tuple[Type, ...]) -> Type:
-    take(types, TargetType)
+    per_step = isinstance(types[-1], ScalarType)
+    share = () if node.attribute("epsilon") is not None else (ScalarType if per_step else ScoreType,)
+    take(types, TargetType, *share)
     one_of(node, "over", "all", "others")
     return types[0]
 
@@ -55,11 +57,12 @@ SMOOTH = define(
     Operation(
         "smooth",
         smooth,
-        {"epsilon": NUMBER, "over": (str,)},
+        {"epsilon": BOUND, "over": (str,)},
+        {"epsilon": None},
         sums_to_one=True,
         per_sample=True,
-        takes="Target",
-        carries="`epsilon`, `over` (`all`, `others`)",
+        takes="Target; a Scalar or a Score, if epsilon is one",
+        carries="`epsilon`, where it is a number; `over` (`all`, `others`)",
         gives="Target: (1-e) T + e/N, or e/(N-1) off the diagonal",
     )
 )

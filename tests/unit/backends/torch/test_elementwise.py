@@ -50,6 +50,13 @@ def test_sums_and_multiples_of_targets_stay_sums_of_parts() -> None:
     torch.testing.assert_close(dense_target(mixture, ROWS).rows, 0.25 * eye + 0.25 * half + 0.5 * eye + 0.5 * half)
 
 
+def test_each_sample_has_a_share_of_its_own_in_its_row_and_in_its_column() -> None:
+    dense = dense_target(ops.smooth(ops.paired(), torch.tensor([0.2, 1.0]), "others"), ROWS)
+    torch.testing.assert_close(dense.rows, torch.tensor([[0.8, 0.2], [1.0, 0.0]]))
+    torch.testing.assert_close(dense.columns, torch.tensor([[0.8, 1.0], [0.2, 0.0]]))
+    assert not dense.symmetric
+
+
 def test_other_functions_of_targets_are_taken_of_their_matrices() -> None:
     larger = ops.maximum(ops.paired(), ops.same(LABEL, -1))
     torch.testing.assert_close(dense_target(larger, ROWS).rows, torch.tensor([[1.0, 0.5], [0.5, 1.0]]))

@@ -54,14 +54,15 @@ def others() -> Target:
     return Target((TargetPart("others"),))
 
 
-def smooth(target: Target, epsilon: float, over: str) -> Target:
-    """(1 - epsilon) of the target, and epsilon spread evenly over `all` candidates or over the `others`."""
+def smooth(target: Target, epsilon: Number, over: str) -> Target:
+    """(1 - epsilon) of the target, and epsilon spread evenly over `all` candidates or over the `others`; epsilon is a number
+    or one per sample [b]."""
     spread = uniform() if over == "all" else others()
     return add_targets(scale_target(target, 1.0 - epsilon), scale_target(spread, epsilon))
 
 
 def scale_target(target: Target, factor: Number) -> Target:
-    """The target times a number."""
+    """The target times a number, or each sample's own, in both directions, times one of its own [b]."""
     return Target(tuple(part._replace(coefficient=part.coefficient * factor) for part in target.parts))
 
 
@@ -87,6 +88,9 @@ def _scaled(part: TargetPart, matrix: Tensor) -> Similarities:
     dense = _DENSE[part.kind](part, matrix)
     if isinstance(part.coefficient, float) and part.coefficient == 1.0:
         return dense
+    if isinstance(part.coefficient, Tensor) and part.coefficient.dim() == 1:
+        shares = part.coefficient.to(dense.rows.dtype)
+        return Similarities(shares[:, None] * dense.rows, all_gather(shares)[None, :] * dense.columns)
     rows = part.coefficient * dense.rows
     return Similarities(rows, rows if dense.symmetric else part.coefficient * dense.columns)
 
