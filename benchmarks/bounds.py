@@ -99,7 +99,7 @@ KINDS: dict[str, Kind] = {
             "codes.accuracy": Bound(
                 times={"nearest visible": 1.3, "most frequent visible": 1.3, "constant": 1.3},
                 learned=True,
-                title="codes of replaced patches of the foreground",
+                title="codes of masked patches of the foreground",
             )
         }
     ),

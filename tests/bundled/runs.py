@@ -79,7 +79,7 @@ minimize {
 """
 """Numbers kept per sample of the data set: averages as of SogCLR, and noise as a mixture finds it after every epoch."""
 SMALL = {"hidden": 16, "out": 10, "bottleneck": 6, "clusters": 10, "size": 20, "k": 3, "row_height": 8, "momentum": 0.9}
-SMALL |= {"depth": 1, "width": 16, "heads": 2, "entries": 12, "queries": 6}
+SMALL |= {"depth": 1, "width": 16, "heads": 2, "entries": 12, "queries": 6, "words_depth": 1}
 SMALL |= {"pixels_depth": 1, "pixels_width": 16, "pixels_heads": 2}
 """Values of hyper-parameters whose defaults are for large runs: heads, queues. No batch fills a queue of 20 evenly."""
 STAND_INS = {"Text": "template(phrases)", "Regions": "grid(image)", "Segments": "superpixels(image)", "Label": "hash(text)"}

@@ -97,6 +97,8 @@ class Recorder:
                     self._watch(tower, partial(_fusion_call, own, GRID**2 if isinstance(tower, MergedFusion) else 0))
             for module in model.teachers.vocabularies.values():
                 self._watch(module, lambda arguments: Called("vocabulary", len(arguments[0]), None))
+            for name, linear in model.teachers.linear_heads.items():
+                self._watch(linear, partial(_linear_call, name.split("_")[-1]))
             for head in model.teachers.heads.modules():
                 self._watch_head(head)
 

@@ -210,13 +210,14 @@ class Caller:
         )
 
     def _fuse(self, fusion: FusionValue, arguments: tuple[GivenArgument, ...], span: Span) -> Value:
-        """A text given an image by a fusion module that is called by its name: `fusion(text, image)`."""
-        names = ["text", "image"]
+        """A text given an image by a fusion module that is called by its name: `fusion(text, image)`; a text alone by one
+        that has no attention to images."""
+        names = ["text"] if coerce.is_alone(fusion) else ["text", "image"]
         bound = bind(fusion.name, names, names, arguments, {})
         for name in names:
             if name not in bound.values:
                 raise missing(fusion.name, name, span)
-        return self.fused(dict(zip(_FUSED, (bound.values[name] for name in names), strict=True)), span, fusion)
+        return self.fused(dict(zip(_FUSED, (bound.values[name] for name in names), strict=False)), span, fusion)
 
     def fused(self, values: dict[str, Value], span: Span, fusion: FusionValue | None = None) -> Value:
         """A text given an image, `subject | context`; of sets every combination. `fusion` encodes it, or else that of the
@@ -226,14 +227,15 @@ class Caller:
             return ErrorValue()
 
         def once(chosen: dict[str, Value]) -> Value:
-            text, image = (coerce.states(self.session, chosen[name], kind, span) for name, kind in _FUSED.items())
-            if text is None or image is None:
-                raise coerce.context_fault(chosen["subject"], chosen["context"], span)
+            states = [coerce.states(self.session, value, _FUSED[name], span) for name, value in chosen.items()]
+            entering = [each for each in states if each is not None]
             module = fusion or self.session.fusion or usual_fusion()
+            if len(entering) < len(states) or coerce.is_alone(module) != (len(entering) == 1):
+                raise coerce.context_fault(chosen["subject"], chosen.get("context"), module, span)
             use = Use(
                 Module(module.name, "fusion", module.settings), gradient=module.teacher is None, follows=module.teacher
             )
-            encoded = self.session.add("apply", text, image, span=span, use=use)
+            encoded = self.session.add("apply", *entering, span=span, use=use)
             for head in head_uses(use, module.heads):
                 features = encoded if encoded.type == VecType() else self.session.add("pooled", encoded, span=span)
                 encoded = self.session.add("apply", features, span=span, use=head)

@@ -294,10 +294,20 @@ def _said(operation: str) -> str:
     return {"dot": "cosine"}.get(operation, operation)
 
 
-def context_fault(subject: Value, context: Value, place: Span) -> Fault:
-    """Why `subject | context` is not a text given an image, and how to write one."""
+def is_alone(fusion: FusionValue) -> bool:
+    """Whether a fusion module is for texts alone."""
+    return getattr(fusion.settings, "attention", "") == "none"
+
+
+def context_fault(subject: Value, context: Value | None, fusion: FusionValue, place: Span) -> Fault:
+    """Why `subject | context` is not a text given an image, and how to write one; or why `fusion` does not take a text."""
+    if context is None:
+        expected = f"a Text; `{fusion.name}` takes the output of a tower, without a head"
+        return Fault(WrongType.at(place, argument="text", function=fusion.name, wanted=expected, found=type_of(subject)))
     sides = [_kind_of(subject), _kind_of(context)]
-    if sides == ["Image", "Text"]:
+    if is_alone(fusion) and sides == ["Text", "Image"]:
+        help = f'`{fusion.name}` is for texts alone, `attention="none"`: call it by its name with the text'
+    elif sides == ["Image", "Text"]:
         help = "exchange the sides: the text is on the left of `|`, the image on the right"
     elif sides == ["Text", "Image"]:
         help = "use the output of a tower: streams with a head, and fused ones, cannot be fused"

@@ -27,12 +27,13 @@ class FusionSettings:
     """A transformer over the states of a text and those of its image.
 
     `attention`: with `cross` the states are a sequence of text tokens that attends to the image tokens in every block
-    (ALBEF, BLIP, FIBER); with `merged` both are one sequence, each after a separate linear map (FLAVA). `pooled` is the
+    (ALBEF, BLIP, FIBER); with `merged` both are one sequence, each after a separate linear map (FLAVA); with `none` there is
+    no image, and the text tokens see each other only. `pooled` is the
     state of the `first` text token, or of a `learned` token of the module. `gated` multiplies the output of cross-attention
     by a learned gate that starts at 0, one per block (FIBER).
     """
 
-    attention: Literal["cross", "merged"]
+    attention: Literal["cross", "merged", "none"]
     depth: int
     width: int = 0
     heads: int = 0
@@ -51,13 +52,14 @@ class PluginFusionSettings:
 @dataclass(frozen=True, slots=True)
 class PixelDecoderSettings:
     """A transformer from the states of the patches that were kept to the pixels of all patches of `patch` x `patch`, 0:
-    those of the tower (MAE). `output` follows its last map: a `tanh` for pixels in [-1, 1] (KELIP)."""
+    those of the tower (MAE). `output` is what its last map gives: pixels, with a `tanh` those in [-1, 1] (KELIP), or
+    `states` as the tower has them of all patches (MaskCLIP)."""
 
     patch: int = 0
     depth: int = 8
     width: int = 512
     heads: int = 16
-    output: Literal["linear", "tanh"] = "linear"
+    output: Literal["linear", "tanh", "states"] = "linear"
 
 
 @dataclass(frozen=True, slots=True)

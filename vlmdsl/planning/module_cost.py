@@ -30,7 +30,9 @@ from vlmdsl.planning.memory import is_normalised
 from vlmdsl.planning.part_cost import PartCost, numbers_of
 from vlmdsl.planning.workload import ITEM_BYTES, Workload
 
-__all__ = ["ModuleSize", "decoder_size", "fusion_size", "module_costs", "token_head_size"]
+__all__ = [
+    "ModuleSize", "decoder_size", "fusion_size", "module_costs", "pooler_size", "text_decoder_size", "token_head_size",
+]  # fmt: skip
 
 _FLOAT = ITEM_BYTES["float32"]
 _SELF, _CROSS, _FEED = 6, 4, 10
@@ -99,9 +101,9 @@ def text_decoder_size(settings: TextDecoderSettings, stream: Stream, workload: W
     width, context = settings.width or workload.dim, context_of(stream.encode)
     prompted = stream.encode.string("prefix") == "prompt"
     longest = workload.text_tokens * (1 + prompted)
-    length = longest - (set(stream.outputs) == {"vocabulary"}) + settings.class_token
+    length = longest - (set(stream.outputs) == {"vocabulary"})
     alone = round(settings.cross_from * settings.depth) if context is not None else settings.depth
-    first = _transformer(alone, alone, width, length)
+    first = _transformer(alone, alone, width, length + settings.class_token)
     rest = settings.depth - alone
     attended = (0, workload.dim) if context is None else (_attended(context, workload), workload.dim)
     second = _transformer(rest, rest, width, length, attended) if rest else ModuleSize(0, 0, 0)
@@ -138,14 +140,15 @@ def _stack(module: Module, outputs: list[ModuleOutput], workload: Workload) -> P
 
 
 def fusion_size(settings: FusionSettings, workload: Workload, blocks: tuple[float, float] = (0.0, 1.0)) -> ModuleSize:
-    """A call of a fusion module on a text and its image, through some of its blocks."""
+    """A call of a fusion module on a text and its image, or on a text alone, through some of its blocks."""
     text, image, entering = workload.text_tokens, workload.image_tokens, workload.dim
     width, learned = settings.width or entering, settings.pooled == "learned"
     run = len(block_range(settings.depth, blocks))
-    if settings.attention == "cross":
-        stack = _transformer(settings.depth, run, width, text + learned, (image, entering), gated=settings.gated)
+    if settings.attention != "merged":
+        context = (image, entering) if settings.attention == "cross" else None
+        stack = _transformer(settings.depth, run, width, text + learned, context, gated=settings.gated)
         adapted, adapters = (text, 1) if width != entering else (0, 0)
-        kept = image * entering
+        kept = (image + adapted if context else adapted) * entering
     else:
         stack = _transformer(settings.depth, run, width, text + image + learned)
         adapted, adapters, kept = text + image, 2, text * entering
@@ -157,8 +160,9 @@ def fusion_size(settings: FusionSettings, workload: Workload, blocks: tuple[floa
 
 
 def decoder_size(settings: PixelDecoderSettings, visible: int, workload: Workload) -> ModuleSize:
-    """A call of a decoder, from the `visible` patches of an image to the pixels of all patches."""
-    patches, width, numbers = workload.image_tokens, settings.width, workload.patch_numbers
+    """A call of a decoder, from the `visible` patches of an image to the pixels, or states, of all patches."""
+    patches, width = workload.image_tokens, settings.width
+    numbers = workload.dim if settings.output == "states" else workload.patch_numbers
     stack = _transformer(settings.depth, settings.depth, width, patches)
     return ModuleSize(
         stack.parameters + (workload.dim + 1) * width + width + (width + 1) * numbers,
@@ -185,7 +189,7 @@ def pooler_size(settings: PoolerSettings, attended: int, pooled: bool, workload:
     return ModuleSize(
         queries * width + maps + 4 * width + 2 * entering + pooled * width * workload.dim,
         forward + 2 * pooled * width * workload.dim,
-        (_CROSS * queries + 2 * attended) * width + 2 * attended * entering,
+        ((_CROSS + pooled) * queries + 2 * attended) * width + attended * entering,
     )
 
 
@@ -211,7 +215,8 @@ def _blocks(settings: FusionSettings | PixelDecoderSettings, workload: Workload)
 
 
 def _fusion_words(settings: FusionSettings, workload: Workload) -> str:
-    return f"{'cross-attention' if settings.attention == 'cross' else 'one sequence'}, {_blocks(settings, workload)}"
+    words = {"cross": "cross-attention, ", "merged": "one sequence, ", "none": "of texts, "}
+    return f"{words[settings.attention]}{_blocks(settings, workload)}"
 
 
 _RULES: Mapping[type, _Rule] = {

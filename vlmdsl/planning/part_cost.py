@@ -113,7 +113,8 @@ def _linear(owner: Stream | ModuleOutput, workload: Workload) -> tuple[str, int,
         return owner.encoder.tower, workload.dim, False
     module = use_of(owner.node).module
     if isinstance(module.settings, LinearSettings):
-        return module.base.name, workload.dim, module.settings.transform
+        teacher = " (teacher)" if use_of(owner.node).follows else ""
+        return f"{module.base.name}{teacher}", workload.dim, module.settings.transform
     return module.name, getattr(module.settings, "width", 0) or workload.dim, True
 
 

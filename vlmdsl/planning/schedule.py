@@ -26,9 +26,7 @@ from vlmdsl.types import (
     EncodedType,
     FieldType,
     LabelsType,
-    LogitsType,
     MemoryType,
-    PatchesType,
     PerSampleType,
     SimType,
     TargetType,
@@ -138,13 +136,14 @@ class _Planner:
 
     def _mode_of(self, apply: Node) -> Mode:
         """The mode of a module on features: what it takes differs as the images that the tower saw do."""
-        if isinstance(apply.type, PatchesType | LogitsType):
-            return self._modes[applied_of(apply.inputs[0].inputs[0])]
+        if use_of(apply).module.family in ("decoder", "linear"):
+            below = apply.inputs[0]
+            return self._modes[applied_of(below if below.operation is APPLY else below.inputs[0])]
         if not isinstance(apply.type, EncodedType):
             return Mode("Vec")
         if pooler_of(apply) is not None:
             return self._context_mode(apply.inputs[0])[1]
-        return Mode("Text", context=self._context_mode(apply.inputs[1]))
+        return Mode("Text", context=self._context_mode(apply.inputs[1]) if len(apply.inputs) == 2 else None)
 
     def _context_mode(self, states: Node) -> tuple[str, Mode]:
         """What encoded a context, and in which mode."""

@@ -26,9 +26,12 @@ class FuseParameters(Parameters):
     depth: int = Field(default=6, ge=1, le=MAXIMUM_LAYERS, description="number of blocks")
     width: int = Field(default=0, ge=0, le=MAXIMUM_WIDTH, description="width of the module; 0: that of the text states")
     heads: int = Field(default=0, ge=0, le=MAXIMUM_WIDTH, description="number of attention heads; 0: one per 64 features")
-    attention: Literal["cross", "merged"] = Field(
+    attention: Literal["cross", "merged", "none"] = Field(
         default="cross",
-        description="`cross`: the text attends to the image in every block (ALBEF); `merged`: both are one sequence (FLAVA)",
+        description=(
+            "`cross`: the text attends to the image in every block (ALBEF); `merged`: both are one sequence (FLAVA); "
+            "`none`: further blocks for a text alone, `reader(text)` (the text decoder of MaskCLIP)"
+        ),
     )
     pooled: Literal["first", "learned"] = Field(
         default="first", description="the pooled features: the state of the `first` token, or of a `learned` one"

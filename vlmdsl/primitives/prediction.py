@@ -12,15 +12,15 @@ from vlmdsl.diagnostics.catalog.meaning import NothingHidden
 from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared
 from vlmdsl.ir import Module, Node, Use, encoder_of, masked_text, parts_of, uses_of
 from vlmdsl.ir.operations.encoding import ENCODE, VOCABULARY, source_of
-from vlmdsl.ir.operations.modules import APPLY, patches_of, replacements_of, use_of
+from vlmdsl.ir.operations.modules import APPLY, patches_of, use_of
 from vlmdsl.ir.operations.scalars import STOP
-from vlmdsl.ir.operations.views import REPLACE
 from vlmdsl.primitives.faults import bad_value, wrong_type
+from vlmdsl.primitives.patch_masks import mask_of_patches, without_masks
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, GivenName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import AllSamples, MaskValue, TupleValue, Value
 from vlmdsl.source.limits import MAXIMUM_ENTRIES
-from vlmdsl.types import JOINED, CodesType, EncodedType, LogitsType
+from vlmdsl.types import JOINED, CodesType, EncodedType, LogitsType, TokensType
 
 
 def _encoded_text(builder: Builder, value: Value, function: str, argument: str = "text") -> tuple[Node, bool]:
@@ -40,10 +40,17 @@ def _encoded_text(builder: Builder, value: Value, function: str, argument: str =
     return encode, stopped
 
 
+def _decodes_states(node: Node) -> bool:
+    """Whether it is a decoder of dropped patches that gives states."""
+    return node.operation is APPLY and use_of(node).module.family == "decoder" and isinstance(node.type, TokensType)
+
+
 def _linear_of_patches(builder: Builder, encode: Node, parameters: LinearParameters) -> Node:
-    """Logits of the patches of an encoded image."""
+    """Logits of the patches of an encoded image, or of the states that a decoder gives of them: a map of the tower."""
     from vlmdsl.ir.modules import LinearSettings  # few recipes apply modules, and classes take time to make
 
+    decoded = encode if _decodes_states(encode) else None
+    encode = encode if decoded is None else decoded.inputs[0].inputs[0]
     fused = encode.operation is APPLY
     if fused and getattr(use_of(encode).module.settings, "attention", "") != "merged":
         help = ('put both in one sequence: `encoder fusion = fuse(attention="merged")`',)
@@ -56,9 +63,10 @@ def _linear_of_patches(builder: Builder, encode: Node, parameters: LinearParamet
         help = ("give the number of entries of the codebook: `linear(mask(image, m), size=8192)`",)
         raise bad_value(builder, "size", "linear", "the logits of patches need a size", *help)
     settings = LinearSettings(transform=parameters.transform != "none", size=parameters.size)
-    below = use_of(encode).module if fused else uses_of(encoder_of(encode))[0].module
-    states = builder.add("context" if fused else "states", encode)
-    return builder.add("apply", states, use=Use(Module(parameters.name, "linear", settings, on=below)))
+    below = use_of(encode) if fused else uses_of(encoder_of(encode))[0]
+    states = decoded or builder.add("context" if fused else "states", encode)
+    module = Module(parameters.name, "linear", settings, on=below.module)
+    return builder.add("apply", states, use=Use(module, gradient=below.follows is None, follows=below.follows))
 
 
 class LinearParameters(Parameters):
@@ -81,7 +89,7 @@ def _linear(builder: Builder, subjects: Mapping[str, Value], parameters: Paramet
     encoded = builder.encoded(subjects["stream"], "stream")
     if isinstance(encoded, Node) and encoded.operation is ENCODE and encoded.type == EncodedType("Image"):
         return _linear_of_patches(builder, encoded, parameters)
-    if isinstance(encoded, Node) and encoded.operation is APPLY and parameters.of == "image":
+    if isinstance(encoded, Node) and (_decodes_states(encoded) or (encoded.operation is APPLY and parameters.of == "image")):
         return _linear_of_patches(builder, encoded, parameters)
     encode, stopped = _encoded_text(builder, subjects["stream"], "linear", "stream")
     for name in sorted(parameters.model_fields_set):
@@ -98,14 +106,15 @@ register(
         family="prediction",
         summary=(
             "Logits of each token of a text, one per vocabulary entry: a linear map of the token's state, whose weights are "
-            "the text tower's. Of the patches of an image: one per entry of a codebook, by a map with separate weights."
+            "the text tower's. Of the patches of an image: one per entry of a codebook, by a map with separate weights, "
+            "which that of a teacher follows."
         ),
         meaning=_linear,
         subjects=(
             Subject(
                 "stream",
-                ("Encoded", "Text", "Image"),
-                "a text, with an image or without, an image, or a tower's output for one",
+                ("Encoded", "Text", "Image", "Tokens"),
+                "a text, with an image or without, an image, a tower's output for one, or decoded states of an image",
             ),
         ),
         parameters=LinearParameters,
@@ -165,7 +174,7 @@ def loss_of_tokens(builder: Builder, subjects: Mapping[str, Value], operation: s
     logits, stopped = logits_of_tokens(builder, subjects[names[0]], names[0], operation)
     encode = logits.inputs[0]
     _without_decoder(builder, encode, names[0], operation, subjects[names[0]])
-    which = _which(builder, encode, {name: subjects[name] for name in names[1:]}, operation)
+    which = which_tokens(builder, encode, {name: subjects[name] for name in names[1:]}, operation)
     loss = builder.add(operation, logits, builder.add("token_ids", encode, which=which), **arguments)
     return builder.add("stop", loss) if stopped else loss
 
@@ -180,7 +189,7 @@ def _loss_of_codes(builder: Builder, subjects: Mapping[str, Value], operation: s
     encode = patches_of(logits)
     assert isinstance(codes, Node)
     source, settings = encode.inputs[0], encoder_of(codes.inputs[0]).codebook
-    if codes.inputs[0].inputs[0] not in (source, unreplaced(source)):
+    if codes.inputs[0].inputs[0] not in (source, without_masks(source)):
         help = ("name the view, `let x = augment(image)`, and use it in both",)
         raise bad_value(builder, target, operation, "these are not codes of the image of which there are logits", *help)
     entries = getattr(use_of(logits).module.settings, "size", 0)
@@ -188,20 +197,9 @@ def _loss_of_codes(builder: Builder, subjects: Mapping[str, Value], operation: s
         reason = f"the codebook has {settings.size} entries, and there are logits of {entries}"
         raise bad_value(builder, target, operation, reason, f"predict all of them: `linear(..., size={settings.size})`")
     if isinstance(at, MaskValue):
-        masks = [dict(node.attributes) for node in replacements_of(source)]
-        if masks != [{"share": float(at.share), "draw": at.draw, **at.attributes}]:
-            help = ("name the mask, `let m = blocks()`, and use it in both: `mask(image, m)`, `at=m`",)
-            raise bad_value(builder, where, operation, "it is not the mask by which patches were replaced", *help)
-        codes = builder.add("codes_at", codes, builder.add("replaced", encode))
+        codes = builder.add("codes_at", codes, mask_of_patches(builder, encode, at, where, operation))
     loss = builder.add(operation, logits, codes, **arguments)
     return builder.add("stop", loss) if stopped else loss
-
-
-def unreplaced(source: Node) -> Node:
-    """The image before its patches were replaced."""
-    while source.operation is REPLACE:
-        source = source.inputs[0]
-    return source
 
 
 def logits_of_tokens(builder: Builder, value: Value, argument: str, function: str) -> tuple[Node, bool]:
@@ -229,7 +227,7 @@ def check_targets(builder: Builder, encode: Node, argument: str, targets: Value,
         raise bad_value(builder, argument, function, "this is not the text of which there are logits", *help)
 
 
-def _which(builder: Builder, encode: Node, subjects: Mapping[str, Value], function: str) -> str:
+def which_tokens(builder: Builder, encode: Node, subjects: Mapping[str, Value], function: str) -> str:
     """Which tokens of a text are predicted: those that a mask selected, or all."""
     (text, targets), (mask, at) = subjects.items()
     check_targets(builder, encode, text, targets, function)
@@ -264,43 +262,6 @@ register(
         formula=r"\frac{1}{|M|} \sum_{(i,k) \in M} \left(\log \sum_v e^{z_{ikv}} - z_{ik t_{ik}}\right)",
         cost="one pass over N V logits for N tokens; large logits are computed in chunks of tokens",
         example="let m = random(15%)\nminimize token_loss(linear(mask(text, m)), text, at=m, smoothing=10%)",
-    )
-)
-
-
-def _distill(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    own, stopped = logits_of_tokens(builder, subjects["logits"], "logits", "distill")
-    teacher, _ = logits_of_tokens(builder, subjects["teacher"], "teacher", "distill")
-    texts = [parts_of(source_of(logits.inputs[0]))[-1] for logits in (own, teacher)]
-    if texts[0] is not texts[1]:
-        help = ("name the text, `let masked = mask(text, m)`, and use it in both",)
-        raise bad_value(builder, "teacher", "distill", "these are not logits of the same text", *help)
-    which = _which(builder, own.inputs[0], {"logits": texts[0], "at": subjects["at"]}, "distill")
-    loss = builder.add("distill", own, teacher, builder.add("token_ids", own.inputs[0], which=which))
-    return builder.add("stop", loss) if stopped else loss
-
-
-register(
-    Primitive(
-        name="distill",
-        family="prediction",
-        summary=(
-            "The cross-entropy between the logits of tokens and a teacher's distribution, averaged over the tokens of the "
-            "global batch that a mask selected, or over all tokens; 0 if there are none. The teacher gets no gradient."
-        ),
-        meaning=_distill,
-        subjects=(
-            Subject("logits", ("Logits",), "the logits of each token"),
-            Subject("teacher", ("Logits",), "a teacher's logits of the same tokens"),
-            AT,
-        ),
-        laws=("permutation", "non_negative"),
-        formula=r"-\frac{1}{|M|} \sum_{(i,k) \in M} \sum_v \mathrm{softmax}(\bar{z}_{ik})_v \log \mathrm{softmax}(z_{ik})_v",
-        cost="one pass over 2 N V logits for N tokens",
-        example=(
-            "encoder elder = ema(language, momentum=0.995)\nlet m = random(15%)\nlet masked = mask(text, m)\n"
-            "minimize distill(linear(masked), linear(elder(masked)), at=m)"
-        ),
     )
 )
 

@@ -11,13 +11,14 @@ from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared
 from vlmdsl.ir import Module, Node, Use, encoder_of, walk
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.modules import APPLY, drops_of, use_of
-from vlmdsl.ir.operations.views import CROP, DROP
+from vlmdsl.ir.operations.views import CROP
 from vlmdsl.primitives.faults import bad_value, wrong_type
+from vlmdsl.primitives.patch_masks import mask_of_patches, without_masks
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, GivenName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import MaskValue, PixelsValue, Value
 from vlmdsl.source.limits import MAXIMUM_LAYERS, MAXIMUM_WIDTH
-from vlmdsl.types import EncodedType
+from vlmdsl.types import EncodedType, PatchesType
 
 _POSITION_NUMBERS = 4
 """Sines and cosines of a row and of a column: the width of a decoder is a multiple of this number."""
@@ -29,8 +30,12 @@ class DecodeParameters(Parameters):
     depth: int = Field(default=8, ge=1, le=MAXIMUM_LAYERS, description="number of blocks")
     width: int = Field(default=512, ge=4, le=MAXIMUM_WIDTH, description="width of the decoder")
     heads: int = Field(default=16, ge=1, le=MAXIMUM_WIDTH, description="number of attention heads, a divisor of the width")
-    output: Literal["linear", "tanh"] = Field(
-        default="linear", description="`tanh`: pixels in [-1, 1], for towers that take them standardised to it (KELIP)"
+    output: Literal["linear", "tanh", "states"] = Field(
+        default="linear",
+        description=(
+            "`tanh`: pixels in [-1, 1], for towers that take them standardised to it (KELIP); `states`: not pixels, but "
+            "states as the tower has them, for `linear` (MaskCLIP)"
+        ),
     )
     name: GivenName = Field(default="decoder", description="its name in checkpoints; decoders with one name share weights")
 
@@ -65,7 +70,8 @@ register(
         family="reconstruction",
         summary=(
             "The pixels of all patches of an image, predicted from the states of those that were not dropped: a transformer "
-            "over these, with a learned token for each dropped patch (MAE)."
+            'over these, with a learned token for each dropped patch (MAE). With `output="states"` it predicts the states '
+            "that the tower would have: features of all patches."
         ),
         meaning=_decode,
         subjects=(Subject("image", ("Encoded", "Image"), "an image with dropped patches, or a tower's output for it"),),
@@ -118,29 +124,20 @@ def _reconstruct(builder: Builder, subjects: Mapping[str, Value], parameters: Pa
     decoded, target, at = subjects["decoded"], subjects["target"], subjects["at"]
     assert isinstance(target, PixelsValue)
     assert isinstance(at, MaskValue)
-    if not isinstance(decoded, Node) or decoded.operation is not APPLY:
+    if not isinstance(decoded, Node) or decoded.operation is not APPLY or not isinstance(decoded.type, PatchesType):
         raise wrong_type(builder, "decoded", "reconstruct", decoded, "decoded patches, `decode(...)`")
     encode = decoded.inputs[0].inputs[0]
-    source, drops = encode.inputs[0], drops_of(encode.inputs[0])
-    if target.image not in (source, _whole(source)):
+    source = encode.inputs[0]
+    if target.image not in (source, without_masks(source)):
         help = ("name the view, `let x = augment(image)`, and use it in both",)
         raise bad_value(builder, "target", "reconstruct", "these are not pixels of the image that is decoded", *help)
-    if [dict(drop.attributes) for drop in drops] != [{"share": float(at.share), "draw": at.draw, **at.attributes}]:
-        help = ("name the mask, `let hidden = random(75%)`, and use it in both: `drop(image, hidden)`, `at=hidden`",)
-        raise bad_value(builder, "at", "reconstruct", "it is not the mask by which patches of the image were dropped", *help)
+    dropped = mask_of_patches(builder, encode, at, "at", "reconstruct")
     settings = use_of(decoded).module.settings
     if getattr(settings, "output", None) == "tanh" and target.normalised != "none":
         reason = "patches of variance 1 have numbers outside [-1, 1], which the `tanh` of the decoder cannot give"
         raise bad_value(builder, "target", "reconstruct", reason, "leave `output` or `normalised` out")
     patches = builder.add("pixels", encode, decoded, normalised=target.normalised)
-    return builder.add("reconstruct", decoded, patches, builder.add("dropped", encode))
-
-
-def _whole(source: Node) -> Node:
-    """The image before its patches were dropped."""
-    while source.operation is DROP:
-        source = source.inputs[0]
-    return source
+    return builder.add("reconstruct", decoded, patches, dropped)
 
 
 register(

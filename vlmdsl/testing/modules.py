@@ -53,7 +53,8 @@ def _module(module: Module, seed: int, patches: int, padding: float) -> nn.Modul
     if module.family == "fusion":
         return _Fusion(FEATURES, seed, padding)
     if module.family == "decoder":
-        return _Decoder(FEATURES, patches, seed)
+        states = getattr(module.settings, "output", "") == "states"
+        return _StatesDecoder(FEATURES, patches, seed) if states else _Decoder(FEATURES, patches, seed)
     if isinstance(module.settings, TokenHeadSettings):
         return _TokenHead(FEATURES, module.settings.out or FEATURES, seed, padding)
     if module.family == "pooler":
@@ -73,18 +74,22 @@ class _Fused(NamedTuple):
 
 
 class _Fusion(nn.Module):
-    """Each token sees itself, the mean of the text and the mean of the context; the pooled features are the mean."""
+    """Each token sees itself, the mean of the text and that of any context; the pooled features are the mean."""
 
     def __init__(self, width: int, seed: int, padding: float) -> None:
         super().__init__()
         self.own, self.text, self.context = (_linear(width, width, seed + offset) for offset in range(3))
         self.padding = padding
 
-    def forward(self, states: Tensor, mask: Tensor | None, context: Tensor, context_mask: Tensor | None) -> _Fused:
-        around = self.text(_mean(states, mask)) + self.context(_mean(context, context_mask))
+    def forward(
+        self, states: Tensor, mask: Tensor | None, context: Tensor | None = None, context_mask: Tensor | None = None
+    ) -> _Fused:
+        around, images = self.text(_mean(states, mask)), None
+        if context is not None:
+            around = around + self.context(_mean(context, context_mask))
+            images = torch.tanh(self.context(_without_padding(context, context_mask)) + around[:, None])
         tokens = torch.tanh(self.own(_without_padding(states, mask)) + around[:, None])
         pooled = _mean(tokens, mask)
-        images = torch.tanh(self.context(_without_padding(context, context_mask)) + around[:, None])
         return _Fused(pooled, tokens if mask is None else tokens.where(mask[:, :, None], self.padding), mask, images)
 
 
@@ -115,13 +120,25 @@ class _Pooler(nn.Module):
 class _Decoder(nn.Module):
     """Each patch is predicted from the mean of the states, differently from the others."""
 
-    def __init__(self, width: int, patches: int, seed: int) -> None:
+    def __init__(self, width: int, patches: int, seed: int, numbers: int = 3 * PATCH_SIDE**2) -> None:
         super().__init__()
-        self.patches, self.linear = patches, _linear(width, 3 * PATCH_SIDE**2 * patches, seed)
+        self.patches, self.linear = patches, _linear(width, numbers * patches, seed)
 
     def forward(self, states: Tensor) -> Tensor:
         patches: Tensor = torch.tanh(self.linear(states.mean(dim=1)))
         return patches.view(len(states), self.patches, -1)
+
+
+class _StatesDecoder(nn.Module):
+    """The same for states, as many numbers as the features have."""
+
+    def __init__(self, width: int, patches: int, seed: int) -> None:
+        super().__init__()
+        self.states = _Decoder(width, patches, seed, width)
+
+    def forward(self, states: Tensor) -> _Fused:
+        tokens = self.states(states)
+        return _Fused(tokens[:, 0], tokens, None)
 
 
 class _Vocabulary(nn.Module):

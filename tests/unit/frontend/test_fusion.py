@@ -26,3 +26,12 @@ def test_what_is_not_a_text_given_an_image_says_how_to_write_one(fused: str, hel
     )
     (diagnostic,) = [each for each in vlmdsl.check(recipe) if each.code == "V0313"]
     assert help in diagnostic.help[0]
+
+
+def test_blocks_for_texts_alone_are_called_with_a_text() -> None:
+    header = 'recipe read(image: Image, text: Text)\nencoder fusion = fuse(depth=1, attention="none")\nlet m = random(15%)\n'
+    assert not list(vlmdsl.check(f"{header}minimize mlm(fusion(mask(text, m))) + contrast(image, text)"))
+    (diagnostic,) = [each for each in vlmdsl.check(f"{header}minimize mlm(mask(text, m) | image)") if each.code == "V0313"]
+    assert "call it by its name with the text" in diagnostic.help[0]
+    (diagnostic,) = vlmdsl.check(f"{header}minimize mlm(fusion(mask(text, m), image))")
+    assert diagnostic.severity == "error"

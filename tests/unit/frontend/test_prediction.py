@@ -7,7 +7,11 @@ import pytest
 import vlmdsl
 from vlmdsl.ir.digest import digest
 
-SIGNATURE = "recipe r(image: Image, text: Text, other: Text)\nlet m = random(15%)\nlet n = random(15%)\n"
+SIGNATURE = (
+    "recipe r(image: Image, text: Text, other: Text)\nlet m = random(15%)\nlet n = random(15%)\nlet view = augment(image)\n"
+    'encoder elder = ema(vision)\nencoder reader = fuse(depth=1, attention="none", name="reader")\n'
+)
+DECODED = 'linear(decode(drop(image, m), output="states"), size=4)'
 ONE = "encoder one = shared(vision, language)\n"
 
 FAULTS = {
@@ -22,6 +26,16 @@ FAULTS = {
     "a teacher of another text": ("distill(linear(mask(text, m)), linear(text), at=m)", "V0405"),
     "a teacher's other mask": ("distill(linear(mask(text, m)), linear(mask(text, m)), at=n)", "V0405"),
     "a teacher of features": ("distill(linear(mask(text, m)), text, at=m)", "V0301"),
+    "a teacher's patches of another image": (f"distill({DECODED}, linear(view, size=4), at=m)", "V0405"),
+    "a teacher of other entries": (f"distill({DECODED}, linear(elder(image), size=5), at=m)", "V0405"),
+    "patches that another mask dropped": (f"distill({DECODED}, linear(elder(image), size=4), at=n)", "V0405"),
+    "patches without a mask": (f"distill({DECODED}, linear(elder(image), size=4))", "V0405"),
+    "a teacher of words for patches": (f"distill({DECODED}, linear(text), at=m)", "V0301"),
+    "decoded pixels are not states": (
+        "distill(linear(decode(drop(image, m)), size=4), linear(image, size=4), at=m)",
+        "V0301",
+    ),
+    "a text with a head": ("mlm(reader(project(language)(mask(text, m))))", "V0301"),
     "all of the target moved": ("token_loss(linear(text), text, smoothing=1)", "V0405"),
 }
 

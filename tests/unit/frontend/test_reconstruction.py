@@ -40,6 +40,11 @@ FAULTS = {
         "V0405",
         "target",
     ),
+    "states are not pixels": (
+        LET + 'minimize reconstruct(decode(drop(image, hidden), output="states"), pixels(image), at=hidden)',
+        "V0301",
+        "decoded",
+    ),
     "an image is not a target": (
         LET + "minimize reconstruct(decode(drop(image, hidden)), image, at=hidden)",
         "V0301",

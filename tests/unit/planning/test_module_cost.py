@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -11,13 +13,23 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import vlmdsl
-from vlmdsl.ir.modules import FusionSettings, LinearSettings, PixelDecoderSettings, TokenHeadSettings
-from vlmdsl.planning.module_cost import ModuleSize, decoder_size, fusion_size, token_head_size
+from vlmdsl.api.driver import build
+from vlmdsl.ir import streams
+from vlmdsl.ir.modules import FusionSettings, LinearSettings, PixelDecoderSettings, PoolerSettings, TokenHeadSettings
+from vlmdsl.planning.module_cost import (
+    ModuleSize,
+    decoder_size,
+    fusion_size,
+    pooler_size,
+    text_decoder_size,
+    token_head_size,
+)
 from vlmdsl.planning.workload import Workload
-from vlmdsl.runtime.modules import LinearHead, PixelDecoder, TokenHead, fusion
+from vlmdsl.runtime.model.poolers import Pooler
+from vlmdsl.runtime.modules import LinearHead, PixelDecoder, TextDecoder, TokenHead, fusion
 
 BATCH, TEXT, PATCHES, WIDTH = 4, 10, 16, 64
-SIZES = Workload(BATCH, 1, WIDTH, "float32", PATCHES, TEXT, image_size=32)
+SIZES = Workload(BATCH, 1, WIDTH, "float32", PATCHES, TEXT, image_size=32, vocabulary=20)
 
 MATCHING = """
 let m = mask(text, random(15%))
@@ -60,12 +72,16 @@ def check(module: torch.nn.Module, inputs: tuple[Tensor, ...], size: ModuleSize)
         FusionSettings("cross", 3, gated=True),
         FusionSettings("cross", 2, width=32, heads=4, pooled="learned"),
         FusionSettings("merged", 2, heads=4, pooled="learned"),
+        FusionSettings("none", 3),
+        FusionSettings("none", 2, width=32, heads=4),
     ],
 )
 def test_fusion(settings: FusionSettings) -> None:
     states, context = (torch.randn(BATCH, length, WIDTH, requires_grad=True) for length in (TEXT, PATCHES))
     mask = torch.arange(TEXT) < torch.tensor([TEXT, 7, 5, 3])[:, None]
-    check(fusion(settings, WIDTH, WIDTH), (states, mask, context), fusion_size(settings, SIZES))
+    alone = settings.attention == "none"
+    inputs = (states, mask) if alone else (states, mask, context)
+    check(fusion(settings, WIDTH, None if alone else WIDTH), inputs, fusion_size(settings, SIZES))
 
 
 def test_a_part_of_the_blocks_is_a_part_of_the_work_and_all_of_the_weights() -> None:
@@ -81,10 +97,46 @@ def test_token_head() -> None:
     check(TokenHead(settings, WIDTH), (tokens,), token_head_size(settings, 7, SIZES))
 
 
-def test_decoder() -> None:
-    settings = PixelDecoderSettings(8, 2, 32, 4)
+@pytest.mark.parametrize("output", ["linear", "states"])
+def test_decoder(output: Literal["linear", "states"]) -> None:
+    settings = PixelDecoderSettings(8, 2, 32, 4, output)
     states, keep = torch.randn(BATCH, 4, WIDTH, requires_grad=True), torch.arange(4).expand(BATCH, 4)
     check(PixelDecoder(settings, WIDTH, PATCHES), (states, keep), decoder_size(settings, 4, SIZES))
+
+
+@pytest.mark.parametrize("settings", [PoolerSettings(6), PoolerSettings(1, width=32, heads=4)])
+@pytest.mark.parametrize("pooled", [False, True])
+def test_pooler(settings: PoolerSettings, pooled: bool) -> None:
+    states = torch.randn(BATCH, PATCHES, WIDTH, requires_grad=True)
+    pooler = Pooler(settings, WIDTH, WIDTH if pooled else None)
+    check(pooler, (states,), pooler_size(settings, PATCHES, pooled, SIZES))
+
+
+@pytest.mark.parametrize(
+    ("decoder", "call"),
+    [
+        ("depth=2", "text, image"),
+        ("depth=2, width=32, heads=4", "text, pool(image, queries=5)"),
+        ('depth=4, cross_from=50%, class_token="appended"', "text, image"),
+        ("depth=2", "text"),
+        ("depth=1", "text, image, prefix=prompt"),
+    ],
+    ids=["image", "pooled image", "class token", "text alone", "prompt"],
+)
+def test_text_decoder(decoder: str, call: str) -> None:
+    """Parameters and products of a call without the logits, on the tokens that its loss reads."""
+    recipe = f"recipe r(image: Image, text: Text, prompt: Text)\nencoder writer = text_decoder({decoder})\n"
+    recipe += f"minimize next_token(linear(writer({call})), text)"
+    (stream,) = [each for each in streams(build(recipe).planned) if each.encoder.decoder is not None]
+    settings, size = stream.encoder.decoder, text_decoder_size(stream.encoder.decoder, stream, SIZES)
+    queries = 5 if "pool" in call else PATCHES
+    context = torch.randn(BATCH, queries, WIDTH) if "image" in call else None
+    length = TEXT * (1 + ("prompt" in call))
+    network = TextDecoder(replace(settings, width=settings.width or WIDTH), 20, length, WIDTH if "image" in call else None)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        network(torch.zeros(BATCH, length - 1, dtype=torch.long), None, context)
+    assert BATCH * size.forward == counter.get_total_flops()
+    assert size.parameters == sum(parameter.numel() for parameter in network.parameters())
 
 
 def test_fusion_with_its_heads_in_a_plan() -> None:

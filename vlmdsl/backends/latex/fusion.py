@@ -14,8 +14,11 @@ __all__ = ["fused", "matched", "matching", "module_of", "own"]
 
 
 def fused(writer: Writer, apply: Node) -> Math:
-    """The text and its image, either of which may be that of a picked sample: t_i | x_i."""
-    text, image = (_sample(writer, parent) for parent in apply.inputs)
+    """The text and its image, either of which may be that of a picked sample: t_i | x_i; or a text alone."""
+    text, *images = (_sample(writer, parent) for parent in apply.inputs)
+    if not images:
+        return text
+    (image,) = images
     return Math(rf"{text.latex} \mid {image.latex}", f"{text.text} | {image.text}")
 
 

@@ -12,6 +12,7 @@ from vlmdsl.ir import Node, encoder_of, masked_text, parts_of
 from vlmdsl.ir.operations.encoding import ENCODE, context_of, source_of
 from vlmdsl.ir.operations.modules import APPLY, CODES_AT, CODES_WHERE, use_of
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
+from vlmdsl.types import MaskType
 
 __all__ = ["distill", "token_criterion", "token_loss"]
 
@@ -37,14 +38,21 @@ def token_criterion(writer: Writer, node: Node) -> Math:
 
 def distill(writer: Writer, node: Node) -> Math:
     """The mean over the tokens that are predicted of the cross-entropy with a teacher's distribution, over the entries v."""
-    teacher = node.inputs[1].inputs[0]
     entry = Math("v", "v")
+    temperatures = [node.number(name) for name in ("temperature", "teacher_temperature")]
+    if set(temperatures) != {1.0}:
+        writer.names.state("values", words("logits are divided by {:g}, those of the teacher by {:g}".format(*temperatures)))
 
-    def of_token(encode: Node, token: Math) -> Math:
-        own, other = (_probability(writer, each, entry) for each in (encode, teacher))
-        return Math(rf"-\sum_v {other.latex} \log {own.latex}", f"-Σ_v {other.text} log {own.text}", PRODUCT)
+    def surprise(own: Math, teacher: Math) -> Math:
+        return Math(rf"-\sum_v {teacher.latex} \log {own.latex}", f"-Σ_v {teacher.text} log {own.text}", PRODUCT)
 
-    return _over_tokens(writer, node, of_token)
+    if isinstance(node.inputs[2].type, MaskType):
+        said = f"the patches that were {node.inputs[2].operation}, of all images"
+        writer.names.state("values", Math(rf"M\ {words(said).latex}", f"M: {said}"))
+        loss = surprise(*(_of_patch(writer, logits, entry) for logits in node.inputs[:2]))
+        return Math(rf"\frac{{1}}{{|M|}} \sum_{{(i,p) \in M}} {loss.latex}", f"1/|M| Σ_(i,p)∈M {loss.text}", PRODUCT)
+    teacher = _probability(writer, node.inputs[1].inputs[0], entry)
+    return _over_tokens(writer, node, lambda encode, token: surprise(_probability(writer, encode, entry), teacher))
 
 
 def _over_tokens(writer: Writer, node: Node, of_token: Callable[[Node, Math], Math]) -> Math:
@@ -89,22 +97,30 @@ def _said(encode: Node, which: str) -> str:
 def _over_patches(writer: Writer, node: Node) -> Math:
     """The mean over the patches whose codes are predicted."""
     logits, codes = node.inputs[0], _targets(node)
-    selected, encoded = codes.operation is CODES_AT, logits.inputs[0].inputs[0]
+    selected = codes.operation is CODES_AT
     tokenized = (codes.inputs[0] if selected else codes).inputs[0]
     said = f"the patches{' that the mask selected' if selected else ''}, of all images{_of_samples(writer, node)}"
     writer.names.state("values", Math(rf"M\ {words(said).latex}", f"M: {said}"))
     code = call(encoder_of(tokenized).tower, writer.names.source(tokenized.inputs[0]))
-    head = words(use_of(logits).module.name)
-    context = fused(writer, encoded) if encoded.operation is APPLY else writer.names.source(encoded.inputs[0])
-    loss = _of_token(
-        node,
-        Math(f"{code.latex}[p]", f"{code.text}[p]"),
-        lambda entry: Math(
-            rf"-\log p_{{{head.latex}}}({entry.latex} \mid {context.latex})",
-            f"-log p_{head.text}({entry.text} | {context.text})",
-        ),
-    )
+
+    def surprise(entry: Math) -> Math:
+        own = _of_patch(writer, logits, entry)
+        return Math(rf"-\log {own.latex}", f"-log {own.text}")
+
+    loss = _of_token(node, Math(f"{code.latex}[p]", f"{code.text}[p]"), surprise)
     return Math(rf"\frac{{1}}{{|M|}} \sum_{{(i,p) \in M}} {loss.latex}", f"1/|M| Σ_(i,p)∈M {loss.text}", PRODUCT)
+
+
+def _of_patch(writer: Writer, logits: Node, entry: Math) -> Math:
+    """The probability that a patch is this entry, by a linear map: of an image, given a text or not, or decoded."""
+    below, use = logits.inputs[0], use_of(logits)
+    decoder = use_of(below).module.name if below.operation is APPLY else None
+    encoded = below.inputs[0].inputs[0] if decoder else below.inputs[0]
+    context = fused(writer, encoded) if encoded.operation is APPLY else writer.names.source(encoded.inputs[0])
+    if decoder:
+        context = call(decoder, context)
+    head = writer.names.taught(words(use.module.name), use.follows)
+    return Math(rf"p_{{{head.latex}}}({entry.latex} \mid {context.latex})", f"p_{head.text}({entry.text} | {context.text})")
 
 
 def _of_token(node: Node, token: Math, surprise: Callable[[Math], Math]) -> Math:

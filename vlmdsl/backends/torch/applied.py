@@ -19,10 +19,9 @@ __all__ = [
 _Environment: TypeAlias = Mapping[Any, Any]
 
 
-def fusion_input(node: Any, environment: _Environment) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-    """The inputs of an `apply` node of fusion: the states of a text with their mask, and those of its image."""
-    text, image = (states_input(parent, environment) for parent in node.inputs)
-    return (*text, *image)
+def fusion_input(node: Any, environment: _Environment) -> tuple[Tensor | None, ...]:
+    """The inputs of an `apply` node of fusion: the states of a text with their mask, and those of its image, if any."""
+    return tuple(part for parent in node.inputs for part in states_input(parent, environment))
 
 
 def decoder_input(node: Any, environment: _Environment) -> tuple[Tensor]:

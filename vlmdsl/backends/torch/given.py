@@ -33,12 +33,13 @@ def applied_modules(schedule: Schedule) -> tuple[str, ...]:
 class GivenModules:
     """Calls the modules of a caller; the outputs of towers and their heads are among its features.
 
-    A fusion module is called with (states [n, L, W], mask [n, L], context [n, K, C], context mask or None) and gives
-    what has `pooled [n, D]` and `tokens [n, L, W]`; a head with vectors [n, D]; a vocabulary with states [n, L, W], and with
-    `product=False` where the loss makes the product with its `weight` and `bias` itself. A
-    decoder is called with the states [n, K, W] of the patches that a tower saw, and gives pixels [n, P, C] of all patches:
-    which of them were seen is for the caller to know. A linear map is called, like a vocabulary, with states [n, P, W]. A
-    pooler is called with (states [n, K, C], mask or None) and gives what has `pooled [n, D]` and `tokens [n, Q, W]`.
+    A fusion module is called with (states [n, L, W], mask [n, L], context [n, K, C], context mask or None), for texts alone
+    with the first two, and gives what has `pooled [n, D]` and `tokens [n, L, W]`; a head with vectors [n, D]; a vocabulary
+    with states [n, L, W], and with `product=False` where the loss makes the product with its `weight` and `bias` itself. A
+    decoder is called with the states [n, K, W] of the patches that a tower saw, and gives pixels [n, P, C] of all patches,
+    or what has their states as `tokens [n, P, W]`: which of them were seen is for the caller to know. A linear map is
+    called, like a vocabulary, with states [n, P, W]. A pooler is called with (states [n, K, C], mask or None) and gives
+    what has `pooled [n, D]` and `tokens [n, Q, W]`.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class GivenModules:
         """Linear maps of patches, and heads and vocabularies on modules on features; on towers their outputs are among the
         features."""
         if apply.use.module.family == "linear":
-            linear: Any = self._modules[apply.use.module.name]
+            linear: Any = self._modules[apply.use.name]
             states = [INPUTS["linear"](value, environment) for value in apply.values]
             product = {} if apply.use.product else {"product": False}
             return [PredictedTokens(linear(*one, **product), None) for one in states]

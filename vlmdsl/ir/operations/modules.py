@@ -48,8 +48,10 @@ def replacements_of(source: Node) -> list[Node]:
 
 
 def patches_of(logits: Node) -> Node:
-    """The encoded image whose patches a linear map predicts, alone or in one sequence with a text."""
-    encoded = logits.inputs[0].inputs[0]
+    """The encoded image whose patches a linear map predicts: by the states of a tower, those that a decoder gives of dropped
+    patches, or those of the image in one sequence with a text."""
+    below = logits.inputs[0]
+    encoded = (below.inputs[0] if below.operation is APPLY else below).inputs[0]
     return encoded.inputs[1].inputs[0] if encoded.operation is APPLY else encoded
 
 
@@ -83,14 +85,17 @@ def _decoder(node: Node, types: tuple[Type, ...]) -> Type:
     """Takes the states of an image."""
     take(types, TokensType)
     _of_dropped(node.inputs[0])
-    return PatchesType()
+    states = getattr(use_of(node).module.settings, "output", "") == "states"
+    return TokensType(tokens=token_axis("Image"), features="W") if states else PatchesType()
 
 
 def _fusion(node: Node, types: tuple[Type, ...]) -> Type:
-    """Takes the states of a text and those of an image."""
-    take(types, TokensType, TokensType)
+    """Takes the states of a text and those of an image, or a text alone."""
+    alone = getattr(use_of(node).module.settings, "attention", "") == "none"
+    kinds = ("Text",) if alone else ("Text", "Image")
+    take(types, *((TokensType,) * len(kinds)))
     axes = [kind.tokens for kind in types if isinstance(kind, TokensType)]
-    need(axes == [token_axis("Text"), token_axis("Image")], f"fuses a text with an image, got {types[0]} and {types[1]}")
+    need(axes == [token_axis(kind) for kind in kinds], f"takes {' and '.join(kinds)}, got {' and '.join(map(str, types))}")
     return EncodedType("Text")
 
 
@@ -214,12 +219,12 @@ APPLY = define(
         apply,
         {"use": (Use,)},
         takes=(
-            "states of a text, states of its image; or states of an image, of a decoder without dropped patches; a Vec; or "
-            "Tokens"
+            "states of a text, and of its image unless the module is for texts alone; or states of an image, of a decoder "
+            "without dropped patches; a Vec; or Tokens"
         ),
         carries="`use: ir.Use` (module, blocks, gradient, follows)",
-        gives="Encoded of a text given its image or of a pooled image, Patches of a decoder, Logits of a linear map of "
-        "patches, Vec of a head, or Tokens of a head on tokens. The schedule calls the module",
+        gives="Encoded of a text given its image or of a pooled image, Patches or Tokens of a decoder, Logits of a linear "
+        "map of patches, Vec of a head, or Tokens of a head on tokens. The schedule calls the module",
     )
 )
 MATCHED = define(

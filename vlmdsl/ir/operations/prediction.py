@@ -7,7 +7,7 @@ from vlmdsl.ir.operation import Operation, define
 from vlmdsl.ir.operations.encoding import VOCABULARY, source_of
 from vlmdsl.ir.operations.rules import NUMBER, need, take
 from vlmdsl.ir.operations.views import masked_text
-from vlmdsl.types import JOINED, CodesType, EncodedType, LogitsType, LossType, Type
+from vlmdsl.types import JOINED, CodesType, EncodedType, LogitsType, LossType, MaskType, Type
 
 __all__ = ["DISTILL", "TOKEN_IDS", "TOKEN_LOSS", "predicted_by", "predicts_selected"]
 
@@ -38,7 +38,9 @@ def token_loss(node: Node, types: tuple[Type, ...]) -> Type:
 
 
 def distill(node: Node, types: tuple[Type, ...]) -> Type:
-    take(types, LogitsType, LogitsType, CodesType)
+    take(types, LogitsType, LogitsType, CodesType if isinstance(types[-1], CodesType) else MaskType)
+    temperatures = [node.number(name) for name in ("temperature", "teacher_temperature")]
+    need(min(temperatures) > 0, f"divides logits by {temperatures[0]}, and the teacher's by {temperatures[1]}")
     return LossType()
 
 
@@ -69,11 +71,14 @@ DISTILL = define(
     Operation(
         "distill",
         distill,
+        {"temperature": NUMBER, "teacher_temperature": NUMBER},
+        {"temperature": 1.0, "teacher_temperature": 1.0},
         counts="token to predict",
-        takes="Logits, Logits of a teacher, Codes",
+        takes="Logits, Logits of a teacher; Codes, or of patches a Mask",
+        carries="`temperature` and `teacher_temperature`, which the logits are divided by",
         gives=(
             "Loss: the mean cross-entropy with the teacher's distribution of the tokens of the global batch that have a "
-            "code; none: 0"
+            "code, or that the mask selects; none: 0"
         ),
     )
 )

@@ -10,51 +10,62 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlmdsl.ir import Node, Program, Use, encoder_of
-from vlmdsl.ir.operations.modules import APPLY, CODES_AT, use_of
-from vlmdsl.ir.operations.prediction import TOKEN_LOSS
+from vlmdsl.ir import Node, Program, Use, encoder_of, uses_of
+from vlmdsl.ir.operations.modules import APPLY, CODES_AT, patches_of, use_of
+from vlmdsl.ir.operations.prediction import DISTILL, TOKEN_LOSS
 from vlmdsl.runtime.evaluation.features import evaluation_mode
 from vlmdsl.runtime.evaluation.retrieval import Measures
 from vlmdsl.runtime.model import VisionLanguageModel
-from vlmdsl.runtime.values import Batch, ImageBatch, ReplacedPatches, TowerInput, port, to
+from vlmdsl.runtime.values import Batch, ImageBatch, ImageFormat, KeptPatches, TowerInput, port, to
+from vlmdsl.types import MaskType
 
 __all__ = ["CodePrediction", "code_accuracy", "code_prediction_of"]
 
 
 @dataclass(frozen=True)
 class CodePrediction:
-    """What a program predicts of replaced patches: the image as its `tower` takes it, the linear map of the tower's states,
-    and the tower that is the tokenizer."""
+    """What a program predicts of replaced or dropped patches: the image as its `tower` takes it, the linear map of the
+    tower's states, or of those that a `decoder` gives, and the tower that is the tokenizer. Where a teacher has a
+    distribution over the codes, `teacher` are the uses of its tower and of its map: a code is the most likely one."""
 
     source: Node
     tower: str
     linear: Use
     tokenizer: str
+    decoder: Use | None = None
+    teacher: tuple[Use, Use] | None = None
 
 
 def code_prediction_of(program: Program) -> CodePrediction | None:
-    """The first prediction of codes of replaced patches by the states of a tower; None if there is none."""
+    """The first prediction of codes of replaced or dropped patches by the states of a tower; None if there is none."""
     for node in program.nodes():
-        if node.operation is TOKEN_LOSS and node.inputs[1].operation is CODES_AT:
-            logits, codes = node.inputs
-            encode, tokenized = logits.inputs[0].inputs[0], codes.inputs[0].inputs[0]
-            if encode.operation is not APPLY:
-                return CodePrediction(
-                    encode.inputs[0], encoder_of(encode).tower, use_of(logits), encoder_of(tokenized).tower
-                )
+        hard = node.operation is TOKEN_LOSS and node.inputs[1].operation is CODES_AT
+        if not (hard or (node.operation is DISTILL and isinstance(node.inputs[2].type, MaskType))):
+            continue
+        logits, below = node.inputs[0], node.inputs[0].inputs[0]
+        encode = patches_of(logits)
+        decoder = use_of(below) if below.operation is APPLY else None
+        if decoder is None and below.inputs[0] is not encode:  # of an image and a text in one sequence
+            continue
+        tokenized = node.inputs[1].inputs[0].inputs[0]
+        tower = uses_of(encoder_of(tokenized))[0]
+        teacher = None if hard else (tower, use_of(node.inputs[1]))
+        return CodePrediction(
+            encode.inputs[0], encoder_of(encode).tower, use_of(logits), tower.module.name, decoder, teacher
+        )
     return None
 
 
 def code_accuracy(
     model: VisionLanguageModel, batches: Iterable[Batch], name: str, prediction: CodePrediction
 ) -> Measures | None:
-    """The share of replaced patches of the foreground whose code is predicted, as `accuracy`; None without any such patch.
+    """The share of missing patches of the foreground whose code is predicted, as `accuracy`; None without any such patch.
 
-    Batches hold each image under `name` with the patches to replace, and in the form of the tokenizer under the tokenizer's
-    name. A patch is of the foreground if it has another code than most patches of its image: predicting the ground needs no
-    model. The baselines are the code of the `nearest visible` patch (the first in reading order of equally near ones), the
-    `most frequent visible` code of the image, and the one code that is right most often, as `constant`. The model is left in
-    the mode it was in.
+    Batches hold each image under `name` with the patches to replace or to keep, and in the form of the tokenizer under the
+    tokenizer's name. A patch is of the foreground if it has another code than most patches of its image: predicting the
+    ground needs no model. The baselines are the code of the `nearest visible` patch (the first in reading order of equally
+    near ones), the `most frequent visible` code of the image, and the one code that is right most often, as `constant`. The
+    model is left in the mode it was in.
     """
     hits = dict.fromkeys(("trained", "nearest visible", "most frequent visible"), 0)
     counted, images = Counter[int](), 0
@@ -84,17 +95,38 @@ def code_accuracy(
 def _predicted(
     model: VisionLanguageModel, batches: Iterable[Batch], name: str, prediction: CodePrediction
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Of each batch the codes that are predicted and those of the tokenizer, int64 [b, P], and which were replaced."""
-    tower, tokenizer = model.encoders[prediction.tower], model.encoders[prediction.tokenizer]
-    head, device = model.part(prediction.linear), next(model.encoders.parameters()).device
+    """Of each batch the codes that are predicted and those to predict, int64 [b, P], and which patches were missing."""
+    tower, device = model.encoders[prediction.tower], next(model.encoders.parameters()).device
     for batch in batches:
-        value, replace = to(batch.values[name], device), to(batch.values[port(name, "replace")], device)
-        assert isinstance(value, ImageBatch)
-        assert isinstance(replace, ReplacedPatches)
-        codes = TowerInput(to(batch.values[prediction.tokenizer], device)).call(tokenizer).codes
-        states = TowerInput(value, {"replace": replace}).call(tower).states
-        logits = head(states[:, states.shape[1] - codes.shape[1] :])
-        yield logits.argmax(dim=2).cpu(), codes.cpu(), replace.replaced.cpu()
+        image, whole = (to(batch.values[each], device) for each in (name, prediction.tokenizer))
+        masks = {what: to(batch.values[port(name, what)], device) for what in _MASKS if port(name, what) in batch.values}
+        assert isinstance(image, ImageBatch)
+        codes = _codes(model, TowerInput(whole), prediction)
+        (missing,) = masks.values()
+        states = TowerInput(image, masks).call(tower).states
+        if isinstance(missing, KeptPatches) and prediction.decoder is not None:
+            states = model.part(prediction.decoder)(states, missing.places)
+        logits = model.part(prediction.linear)(states[:, -codes.shape[1] :])
+        absent = missing.dropped(codes.shape[1]) if isinstance(missing, KeptPatches) else missing[0]
+        assert absent is not None
+        yield logits.argmax(dim=2).cpu(), codes.cpu(), absent.cpu()
+
+
+def _codes(model: VisionLanguageModel, image: TowerInput, prediction: CodePrediction) -> Tensor:
+    """The codes [b, P] of all patches of an image, by the tokenizer or by the teacher."""
+    if prediction.teacher is None:
+        codes: Tensor = image.call(model.encoders[prediction.tokenizer]).codes
+        return codes
+    tower, linear = (model.part(use) for use in prediction.teacher)
+    form = model.form(prediction.tokenizer, "Image")
+    assert isinstance(form, ImageFormat)
+    assert isinstance(image.value, ImageBatch)
+    likely: Tensor = linear(image.call(tower).states[:, -form.patches_of(image.value.pixels) :]).argmax(dim=2)
+    return likely
+
+
+_MASKS = ("replace", "keep")
+"""The ports of an image of which patches are missing."""
 
 
 def _nearest(codes: Tensor, replaced: Tensor) -> Tensor:

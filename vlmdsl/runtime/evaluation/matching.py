@@ -58,8 +58,9 @@ def matching_of(program: Program) -> Matching | None:
 def masked_words_of(program: Program) -> MaskedWords | None:
     """The first masked text given an image whose tokens a program predicts; None if it has none."""
     for node in program.nodes():
-        if node.operation is TOKEN_IDS and node.string("which") == "selected" and node.inputs[0].operation is APPLY:
-            return MaskedWords(node.inputs[0])
+        encoded = node.inputs[0] if node.operation is TOKEN_IDS and node.string("which") == "selected" else None
+        if encoded is not None and encoded.operation is APPLY and len(encoded.inputs) == 2:
+            return MaskedWords(encoded)
     return None
 
 

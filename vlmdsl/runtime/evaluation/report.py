@@ -22,7 +22,7 @@ _CLASSIFIED = {
 """Group of classification results -> its attribute of `Evaluation`, and its title."""
 PART_TITLES = {
     "reconstruction": "dropped patches",
-    "codes": "codes of replaced patches",
+    "codes": "codes of masked patches",
     "grounding": "names of boxes",
     "captions": "captions",
     "grouping": "objects and groups",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ class Fusions(ModuleFamily):
         super().__init__()
         self.parts = NamedModules()
         self._widths: dict[str, int] = {}
-        self._shapes: dict[str, tuple[FusionSettings | PluginFusionSettings, int, int]] = {}
+        self._shapes: dict[str, tuple[FusionSettings | PluginFusionSettings, int, int | None]] = {}
 
     @classmethod
     def of(cls, needs: Needs, below: Families) -> Fusions:
@@ -78,23 +78,27 @@ class Fusions(ModuleFamily):
         return self._widths[module.name]
 
     def inputs(self, value: Value, environment: Environment, use: Use, model: OfModel) -> TowerInput:
-        """The states of a text, with those of its image."""
-        states, mask, context, context_mask = fusion_input(value, environment)
+        """The states of a text, with those of its image if the module takes one."""
+        states, mask, *context = fusion_input(value, environment)
+        assert states is not None, "a text has states"
         whole = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device) if mask is None else mask
-        ports: dict[str, Any] = {"context": ContextStates(context)}
-        if context_mask is not None:
-            ports["context_mask"] = ContextMask(context_mask)
+        kinds = (("context", ContextStates), ("context_mask", ContextMask))
+        ports = {name: kind(part) for (name, kind), part in zip(kinds, context, strict=False) if part is not None}
         return TowerInput(TextStates(states, whole), ports)
 
     def text_tower(self, states: Applied) -> str:
         return encoder_of(_encode(states.source)).tower
 
     def _register(
-        self, module: Module, settings: FusionSettings | PluginFusionSettings, text: EncodedBy, image: EncodedBy
+        self,
+        module: Module,
+        settings: FusionSettings | PluginFusionSettings,
+        text: EncodedBy,
+        image: EncodedBy | None = None,
     ) -> None:
-        shape = (settings, text.encoder.states_width, image.encoder.states_width)
+        shape = (settings, text.encoder.states_width, None if image is None else image.encoder.states_width)
         if module.name not in self.parts:
-            self.parts[module.name], self._widths[module.name] = _built(module, settings, text, image)
+            self.parts[module.name], self._widths[module.name] = _built(module, settings, text, shape[2])
             self._shapes[module.name] = shape
         elif shape != self._shapes[module.name]:
             problem = f"shares the module `{module.name}` with a use of other sizes"
@@ -102,17 +106,18 @@ class Fusions(ModuleFamily):
 
 
 def _built(
-    module: Module, settings: FusionSettings | PluginFusionSettings, text: EncodedBy, image: EncodedBy
+    module: Module, settings: FusionSettings | PluginFusionSettings, text: EncodedBy, context_width: int | None
 ) -> tuple[nn.Module, int]:
     """A fusion module, and the length of its features."""
-    widths = text.encoder.states_width, image.encoder.states_width
+    states_width = text.encoder.states_width
     if isinstance(settings, PluginFusionSettings):
-        return plugin_fusion(settings, *widths)
-    width = settings.width or widths[0]
+        assert context_width is not None, "a module of a plug-in takes an image"
+        return plugin_fusion(settings, states_width, context_width)
+    width = settings.width or states_width
     if width % (settings.heads or 1):
         problem = f"has states of {width} numbers, which {settings.heads} heads of `{module.name}` do not divide evenly"
         raise _unfit(text.tower, problem, "set `heads` of `fuse` to a divisor, or leave it out")
-    return fusion(settings, *widths), width
+    return fusion(settings, states_width, context_width), width
 
 
 def _encode(node: Node) -> Node:

@@ -14,7 +14,7 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import Module, ModuleOutput, Node, encoder_of
 from vlmdsl.ir.modules import LinearSettings
-from vlmdsl.ir.operations.modules import APPLY, patches_of, use_of
+from vlmdsl.ir.operations.modules import patches_of, use_of
 from vlmdsl.ir.schedule import Apply, Value
 from vlmdsl.planning import applied_of
 from vlmdsl.runtime.model.family import Families, ModuleFamily, Needs, OfModel
@@ -48,10 +48,9 @@ class LinearHeads(ModuleFamily):
             module = use_of(output.node).module
             if isinstance(module.settings, LinearSettings):
                 tower = encoder_of(patches_of(output.node)).tower
-                base = output.node.inputs[0].inputs[0]
                 width = towers.encoder(tower).states_width
-                if base.operation is APPLY:
-                    width = below["fusion"].length(use_of(base).module) or 0
+                if module.base.family == "fusion":
+                    width = below["fusion"].length(module.base) or 0
                 own._register(module, module.settings, tower, towers.encoder(tower).image_format, width)
         return own
 

@@ -1,4 +1,4 @@
-"""The decoders of a model, from visible patches to the pixels of all patches, and their inputs."""
+"""The decoders of a model, from visible patches to the pixels or states of all patches, and their inputs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.runtime.values import TowerInput, call_together
 from vlmdsl.source import Span
 
-__all__ = ["DecodedPatches", "PatchStates", "PixelDecoders"]
+__all__ = ["DecodedPatches", "DecodedStates", "PatchStates", "PixelDecoders"]
 
 
 class PatchStates(NamedTuple):
@@ -35,9 +35,16 @@ class PatchStates(NamedTuple):
 
 
 class DecodedPatches(NamedTuple):
-    """The output of a decoder: `pixels [b, P, 3 patch^2]`."""
+    """The output of a decoder of pixels: `pixels [b, P, 3 patch^2]`."""
 
     pixels: Tensor
+
+
+class DecodedStates(NamedTuple):
+    """The output of a decoder of states: `tokens [b, P, W]`, none of which is padding."""
+
+    tokens: Tensor
+    mask: Tensor | None = None
 
 
 class PixelDecoders(ModuleFamily):
@@ -72,9 +79,11 @@ class PixelDecoders(ModuleFamily):
         keep = model.taken(applied_of(value.inputs[0].inputs[0]), environment).ports["keep"]
         return TowerInput(PatchStates(*decoder_input(value, environment)), {"keep": keep})
 
-    def call(self, apply: Apply, inputs: Sequence[TowerInput], model: OfModel) -> list[DecodedPatches]:
-        """The pixels of each input: `PatchStates` each, which come with the patches to `keep`."""
-        decoder = model.part(apply.use)
+    def call(self, apply: Apply, inputs: Sequence[TowerInput], model: OfModel) -> list[DecodedPatches] | list[DecodedStates]:
+        """The pixels, or states, of each input: `PatchStates` each, which come with the patches to `keep`."""
+        decoder, settings = model.part(apply.use), apply.use.module.settings
+        if getattr(settings, "output", None) == "states":
+            return call_together(lambda states, keep: DecodedStates(decoder(states, keep)), inputs)
         return call_together(lambda states, keep: DecodedPatches(decoder(states, keep)), inputs)
 
     def _register(self, module: Module, settings: PixelDecoderSettings, tower: str, encoder: Encoder) -> None:

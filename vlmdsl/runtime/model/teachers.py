@@ -34,8 +34,8 @@ def momentum_at(teacher: Teacher, done: int, steps: int) -> float:
 
 
 class Teachers(nn.Module):
-    """A copy of a module, and of the heads and the vocabulary on it, for every teacher that `uses` ask for, and the
-    count of steps for schedules.
+    """A copy of a module, and of the heads, the vocabulary and the linear maps of patches on it, for every teacher that
+    `uses` ask for, and the count of steps for schedules.
 
     Only weights follow; buffers (batch statistics) are separate. Both are in the checkpoint.
     Raises ValueError where a schedule needs the number of `steps` and it is not given (0).
@@ -50,6 +50,8 @@ class Teachers(nn.Module):
         self.copies = NamedModules()
         self.heads = NamedModules()
         self.vocabularies = NamedModules()
+        self.linear_heads = NamedModules()
+        self._linear: dict[str, Module] = {}
         followed: dict[_Followed, list[Module]] = {}
         for use in uses:
             if use.follows is not None:
@@ -64,9 +66,13 @@ class Teachers(nn.Module):
             name = self._names[base, teacher] = _unused(base.name, self.copies)
             self.copies[name] = copy.deepcopy(families[base.family].part(base)).requires_grad_(False)
             self.heads[name] = heads.copied(module for module in on_it if module.family == "head")
-            for module in on_it:
+            for module in dict.fromkeys(on_it):
                 if module.family == "vocabulary" and base.family != "tower":  # that of a tower is copied with it
                     self.vocabularies[name] = copy.deepcopy(families["vocabulary"].part(module)).requires_grad_(False)
+                if module.family == "linear":
+                    own = _linear_name(name, module)
+                    self.linear_heads[own] = copy.deepcopy(families["linear"].part(module)).requires_grad_(False)
+                    self._linear[own] = module
         self.register_buffer("steps_done", torch.tensor(0))
 
     def part(self, use: Use) -> nn.Module:
@@ -77,6 +83,8 @@ class Teachers(nn.Module):
             return self.copies[name]
         if use.module.family == "vocabulary":
             return self.vocabularies[name]
+        if use.module.family == "linear":
+            return self.linear_heads[_linear_name(name, use.module)]
         heads = self.heads[name]
         assert isinstance(heads, Heads)
         return heads.part(use.module)
@@ -84,7 +92,7 @@ class Teachers(nn.Module):
     def encoding(self) -> list[nn.Module]:
         """All modules that encode features."""
         heads = (part for group in self.heads.values() if isinstance(group, Heads) for part in group.parts.values())
-        return [*self.copies.values(), *heads, *self.vocabularies.values()]
+        return [*self.copies.values(), *heads, *self.vocabularies.values(), *self.linear_heads.values()]
 
     def begin_again(self, families: Families) -> None:
         """Make each teacher a copy of what it follows, as before the first step."""
@@ -112,9 +120,17 @@ class Teachers(nn.Module):
             yield teacher, self.copies[name], families[base.family].part(base)
             if name in self.vocabularies:
                 yield teacher, self.vocabularies[name], families["vocabulary"].part(vocabulary_use(Use(base)).module)
+            for linear, module in self._linear.items():
+                if linear == _linear_name(name, module):
+                    yield teacher, self.linear_heads[linear], families["linear"].part(module)
             own = self.heads[name]
             assert isinstance(own, Heads)
             yield from ((teacher, module, parts[part]) for part, module in own.parts.items())
+
+
+def _linear_name(teacher: str, module: Module) -> str:
+    """What the linear map of a teacher is called."""
+    return f"{teacher}_{module.name}"
 
 
 def _heads(families: Families) -> Heads:

@@ -1,4 +1,4 @@
-"""Decoders: from visible patches to all pixels, and from token ids to states that predict the next token."""
+"""Decoders: from visible patches to all pixels, or states, and from token ids to states that predict the next token."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ def restored(tokens: Tensor, mask_token: Tensor, keep: Tensor, patches: int) -> 
 
 class PixelDecoder(nn.Module):
     """From the states of visible patches to the pixels of all `patches`, a square number: MAE's decoder (He et al., 2022).
+    With `output="states"` to states of all patches, as wide as those that enter.
 
     Position embeddings are fixed sines of a patch's row and column; tokens without a patch, such as a class token, have
     none.
@@ -55,12 +56,12 @@ class PixelDecoder(nn.Module):
         self.mask_token = nn.Parameter(torch.empty(settings.width))
         self.register_buffer("positions", sine_positions(grid, settings.width), persistent=False)
         self.transformer = Transformer(settings.width, settings.depth, settings.heads)
-        self.output = nn.Linear(settings.width, 3 * settings.patch**2)
+        self.output = nn.Linear(settings.width, states_width if settings.output == "states" else 3 * settings.patch**2)
         initialise_uniform(self)
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(self, states: Tensor, keep: Tensor) -> Tensor:
-        """Pixels `[b, P, 3 patch^2]`, laid out as `ops.pixels` does.
+        """Pixels `[b, P, 3 patch^2]`, laid out as `ops.pixels` does, or states `[b, P, W]`.
 
         `states [b, N + K, W]` are those of the tower: N of no patch, such as a class token's, then those of the patches that
         were kept, whose places, counted row by row, are `keep [b, K]`, in the same order.
@@ -68,8 +69,8 @@ class PixelDecoder(nn.Module):
         tokens, others = self.adapter(states), states.shape[1] - keep.shape[1]
         patches = restored(tokens[:, others:], self.mask_token, keep, len(self.positions)) + self.positions
         x = torch.cat([tokens[:, :others], patches], dim=1) if others else patches
-        pixels = self.output(self.transformer(x)[:, others:])
-        return pixels.tanh() if self.settings.output == "tanh" else pixels
+        predicted = self.output(self.transformer(x)[:, others:])
+        return predicted.tanh() if self.settings.output == "tanh" else predicted
 
 
 class TextDecoder(nn.Module):

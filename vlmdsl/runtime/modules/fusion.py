@@ -1,4 +1,4 @@
-"""Fusion of a text with its image: cross-attention from one to the other, or both in one sequence."""
+"""Fusion of a text with its image: cross-attention from one to the other, or both in one sequence; or blocks for a text."""
 
 from __future__ import annotations
 
@@ -21,19 +21,23 @@ from vlmdsl.runtime.modules.towers.blocks import Transformer
 __all__ = ["Fusion", "MergedFusion", "fusion"]
 
 
-def fusion(settings: FusionSettings, states_width: int, context_width: int) -> Fusion | MergedFusion:
-    """The module of these settings for text states and image tokens of these widths."""
-    return (Fusion if settings.attention == "cross" else MergedFusion)(settings, states_width, context_width)
+def fusion(settings: FusionSettings, states_width: int, context_width: int | None) -> Fusion | MergedFusion:
+    """The module of these settings for text states and image tokens of these widths; None: for texts alone."""
+    if settings.attention != "merged":
+        return Fusion(settings, states_width, context_width)
+    assert context_width is not None, "an image is in the sequence"
+    return MergedFusion(settings, states_width, context_width)
 
 
 class Fusion(nn.Module):
     """A transformer over text states `[b, L, W]` that attends to a context, such as image tokens, in every block.
 
-    The context is optional in each call: without one the same weights encode the text alone (as in ALBEF and FIBER). States
+    The context is optional in each call: without one the same weights encode the text alone (as in ALBEF and FIBER), and
+    without a `context_width` there are no others. States
     of another width are projected. A `learned` pooled token follows the text, where causal attention sees all of it.
     """
 
-    def __init__(self, settings: FusionSettings, states_width: int, context_width: int) -> None:
+    def __init__(self, settings: FusionSettings, states_width: int, context_width: int | None) -> None:
         super().__init__()
         width = settings.width or states_width
         self.settings, self.width = settings, width

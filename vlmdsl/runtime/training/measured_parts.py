@@ -75,12 +75,12 @@ def _dropped_patches(program: Program, loaders: Loaders) -> MeasuredPart | None:
 
 
 def _codes_of_patches(program: Program, loaders: Loaders) -> MeasuredPart | None:
-    """The accuracy of predicted codes; each sample always has the same patches replaced."""
+    """The accuracy of predicted codes; each sample always has the same patches replaced or dropped."""
     prediction = code_prediction_of(program)
     if prediction is None:
         return None
     view, name = view_of(prediction.source), root_field(prediction.source).string("name")
-    replaced = View(view.field, view.kind, tuple(step for step in view.steps if step[0] == REPLACE))
+    replaced = View(view.field, view.kind, tuple(step for step in view.steps if step[0] in (DROP, REPLACE)))
     values = {
         name: loaders.value(replaced, prediction.tower),
         prediction.tokenizer: loaders.value(View(view.field, view.kind), prediction.tokenizer),

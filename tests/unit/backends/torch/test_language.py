@@ -68,6 +68,17 @@ def test_a_teachers_targets_are_those_of_the_chunked_form_and_of_torch() -> None
     assert torch.autograd.grad(loss, teacher, allow_unused=True) == (None,)
 
 
+def test_a_teacher_of_the_patches_that_a_mask_selects_and_temperatures() -> None:
+    logits, teacher = (torch.randn(3, 4, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    at = torch.tensor([[True, False, False, True], [False] * 4, [True] * 4])
+    loss = ops.distill(logits, teacher, at, temperature=0.5, teacher_temperature=0.1)
+    expected = torch.nn.functional.cross_entropy(2 * logits[at], (10 * teacher[at]).softmax(dim=-1).detach())
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    gradients = [torch.autograd.grad(value, logits, retain_graph=True)[0] for value in (loss, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)
+    assert ops.distill(logits, teacher, torch.zeros_like(at)).item() == 0.0
+
+
 def test_without_a_token_a_teacher_teaches_nothing() -> None:
     logits = torch.full((2, 3, 5), torch.nan, requires_grad=True)
     loss = ops.distill(logits, logits, torch.full((2, 3), -100))

@@ -19,6 +19,12 @@ RECIPE = """recipe mae(image: Image)
 let hidden = random(50%)
 let decoded = decode(drop(image, hidden), depth=1, width=8, heads=2)
 minimize reconstruct(decoded, pixels(image, normalised="patch"), at=hidden)"""
+DISTILLED = """recipe distilled(image: Image)
+encoder teacher = ema(vision, momentum=0.75)
+let hidden = random(50%)
+let decoded = decode(drop(image, hidden), depth=1, width=8, heads=2, output="states")
+let soft = linear(teacher(image), size=5)
+minimize distill(linear(decoded, size=5), soft, at=hidden, temperature=0.5, teacher_temperature=0.25)"""
 SHARED = """recipe two(image: Image)
 encoder other = separate(vision, name="other")
 let hidden = random(50%)
@@ -42,6 +48,49 @@ def test_the_loss_is_that_of_the_parts() -> None:
     dropped = torch.tensor([[False, True, True, False], [True, False, False, True], [True, True, False, False]])
     target = ops.pixels(pixels, 4, normalised="patch")
     torch.testing.assert_close(loss, ((decoded - target) ** 2).mean(dim=2)[dropped].mean())
+
+
+def distilled() -> tuple[VisionLanguageModel, Batch, torch.Tensor]:
+    """A model that predicts soft codes of dropped patches, a batch, and which of its patches are dropped."""
+    torch.manual_seed(0)
+    model = VisionLanguageModel({"vision": tower(16)}, vlmdsl.compile(DISTILLED, compiled=False))
+    pixels, keep = torch.rand(3, 3, 8, 8), torch.tensor([[3, 0], [1, 2], [2, 3]])
+    values = {"image": ImageBatch(pixels), "image_drop": ImageBatch(pixels), "image_drop.keep": KeptPatches(keep)}
+    dropped = torch.tensor([[False, True, True, False], [True, False, False, True], [True, True, False, False]])
+    return model, Batch(values, torch.arange(3), list("012")), dropped
+
+
+def test_decoded_states_are_compared_with_what_the_teacher_has_of_the_whole_image() -> None:
+    model, batch, dropped = distilled()
+    linear = model.linear_heads.parts["vision_linear"]
+    with torch.no_grad():
+        linear.weight.normal_()  # the teacher's map is where this one was
+    loss = model.eval()(batch).loss
+    loss.backward()
+    pixels, keep = batch.values["image"][0], batch.values["image_drop.keep"][0]
+    decoded = model.decoders.parts["decoder"](model.encoders["vision"](pixels, keep=keep).states, keep)
+    assert decoded.shape == (3, 4, 16)
+    teacher, own = model.teachers.copies["vision"], model.teachers.linear_heads["vision_linear"]
+    soft = own(teacher(pixels).states[:, -4:]).detach() / 0.25
+    expected = -(soft.softmax(dim=2) * (linear(decoded) / 0.5).log_softmax(dim=2)).sum(dim=2)[dropped].mean()
+    torch.testing.assert_close(loss, expected)
+    gradient = linear.weight.grad.clone()
+    linear.weight.grad = None
+    expected.backward()
+    torch.testing.assert_close(gradient, linear.weight.grad)
+    assert all(parameter.grad is None for parameter in model.teachers.parameters())
+
+
+def test_the_linear_map_of_a_teacher_follows() -> None:
+    model, _, _ = distilled()
+    own, followed = model.teachers.linear_heads["vision_linear"].weight, model.linear_heads.parts["vision_linear"].weight
+    assert torch.equal(own, followed)
+    with torch.no_grad():
+        followed.mul_(2.0)
+    model.parts.follow("before")
+    torch.testing.assert_close(own, 0.625 * followed)
+    model.parts.begin_again()
+    assert torch.equal(own, followed)
 
 
 def test_towers_of_other_widths_do_not_share_a_decoder() -> None:

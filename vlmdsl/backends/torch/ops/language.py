@@ -61,18 +61,21 @@ def token_loss(
     return all_reduce_sum(by_sample.sum()) / (by_sample.shape[0] * process_count())
 
 
-def distill(logits: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
+def distill(
+    logits: Tensor, teacher: Tensor, targets: Tensor, *, temperature: float = 1.0, teacher_temperature: float = 1.0
+) -> Tensor:
     """The mean cross-entropy of `softmax(logits)` with `softmax(teacher)`, over the tokens of all processes: 0-d.
 
-    `logits` and `teacher` [b, L, V]; `targets` [b, L] are negative where a token does not count (its logits may be anything,
-    NaN included). The teacher gets no gradient. No token at all: 0. Both logits are made: `ops.linear_cross_entropy` with
-    `soft` is the same of states and weights, in chunks.
+    `logits` and `teacher` [b, L, V], each divided by its temperature; `targets` [b, L] are negative, or false, where a token
+    does not count (its logits may be anything, NaN included). The teacher gets no gradient. No token at all: 0. Both logits
+    are made: `ops.linear_cross_entropy` with `soft` is the same of states and weights, in chunks.
 
     >>> round(distill(torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.0, 0.0]]]), torch.tensor([[0]])).item(), 4)
     0.8133
     """
-    counted = targets >= 0
-    own, soft = (torch.where(counted[..., None], precise(each), 0.0) for each in (logits, teacher.detach()))
+    counted = targets if targets.dtype is torch.bool else targets >= 0
+    divided = (logits, temperature), (teacher.detach(), teacher_temperature)
+    own, soft = (torch.where(counted[..., None], precise(each) / by, 0.0) for each, by in divided)
     losses = -(soft.softmax(dim=-1) * own.log_softmax(dim=-1)).sum(dim=-1)
     count = all_reduce_sum(counted.sum().to(losses.dtype))
     return all_reduce_sum(torch.where(counted, losses, 0.0).sum()) / count.clamp(min=1.0)
