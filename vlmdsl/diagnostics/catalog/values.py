@@ -92,8 +92,8 @@ class NotStatic(Problem):
         "Counts, options and structural numbers shape the graph, so they must be known when the recipe is compiled: "
         "literals, hyper-parameters or arithmetic on these, but nothing that depends on the batch or is learned."
     )
-    bad = "contrast(image, text, targets=transport(similarity(stop(image), stop(text)), epsilon=learned(0.1)))"
-    good = "contrast(image, text, targets=transport(similarity(stop(image), stop(text)), epsilon=0.1))"
+    bad = "contrast(image, normalize(text, epsilon=learned(0.1)))"
+    good = "contrast(image, normalize(text, epsilon=0.1))"
 
 
 class HyperparameterValue(Problem):
