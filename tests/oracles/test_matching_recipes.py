@@ -28,7 +28,7 @@ NUMBERS = torch.arange(SAMPLES, dtype=torch.float64)[:, None, None]
 def objective_of(recipe: str, oracle: Oracle, *, compiled: bool = False) -> Objective:
     """The recipe with the oracle's temperature, as the authors' clamp leaves it, and its queues, full."""
     queues = {name: oracle.inputs.get(f"{name}_queue", torch.zeros(16, 24)).T for name in ("image", "text")}
-    stage = "coarse" if recipe == "fiber" else ""
+    stage = "coarse" if recipe == "fiber" else None
     objective = vlmdsl.compile(recipe, stage=stage, compiled=compiled, size=len(queues["text"])).double()
     bounds = oracle.hyperparameters.get("temp_clamp") or oracle.hyperparameters.get("clamp") or (0.001, 1.0)
     state: dict[str, Any] = {"temperature": oracle.inputs.get("temp", torch.tensor(0.07)).clamp(*bounds)}
