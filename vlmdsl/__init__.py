@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vlmdsl.api.plan import plan
     from vlmdsl.api.recipes import recipes
     from vlmdsl.api.train import Trainer, train
+    from vlmdsl.api.verify import verify
     from vlmdsl.backends.torch.cached import CachedStep
     from vlmdsl.diagnostics import Diagnostic, DiagnosticError
     from vlmdsl.primitives.plugins import primitive
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CachedStep", "Diagnostic", "DiagnosticError", "Trainer", "check", "compare", "compile", "diff", "emit", "evaluate",
     "explain", "format", "load", "parse", "plan", "primitive", "recipes", "train",
+    "verify",
 ]  # fmt: skip
 
 _HOMES = {

@@ -14,6 +14,7 @@ import click
 __all__ = [
     "Recipe",
     "as_json",
+    "data_arguments",
     "parse_hyper_parameters",
     "lowering_option",
     "pairs",
@@ -115,9 +116,9 @@ def read_stdin() -> str:
     return sys.stdin.buffer.read().decode("utf-8", errors="replace")
 
 
-def run_arguments(command: Command) -> Command:
-    """The options that all training commands share: data, settings, steps and device. The command gets them as the keyword
-    `run`, a dictionary of arguments of `vlmdsl.train` and `vlmdsl.compare`."""
+def data_arguments(command: Command) -> Command:
+    """`--data`, `--val`, `--map`, `--config` and `--set`, handed on as the keyword `run`, a dictionary of arguments of the
+    functions that read data."""
 
     @click.option(
         "--data",
@@ -133,8 +134,6 @@ def run_arguments(command: Command) -> Command:
     @click.option(
         "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a setting: optimizer.learning_rate=1e-4."
     )
-    @click.option("--steps", type=int, help="Number of optimiser steps.")
-    @click.option("--device", help="auto, cpu or cuda.")
     @functools.wraps(command)
     def wrapped(
         *,
@@ -143,12 +142,24 @@ def run_arguments(command: Command) -> Command:
         columns: Sequence[str],
         config: str | None,
         overrides: Sequence[str],
-        steps: int | None,
-        device: str | None,
         **others: object,
     ) -> object:
         run = {"data": data, "val": val, "map": pairs(columns, "--map"), "config": config, "overrides": overrides}
-        return command(run=run | {"steps": steps, "device": device}, **others)
+        return command(run=run, **others)
+
+    return wrapped
+
+
+def run_arguments(command: Command) -> Command:
+    """Those of `data_arguments`, `--steps` and `--device`, handed on as the keyword `run`, a dictionary of arguments of
+    `vlmdsl.train` and `vlmdsl.compare`."""
+
+    @data_arguments
+    @click.option("--steps", type=int, help="Number of optimiser steps.")
+    @click.option("--device", help="auto, cpu or cuda.")
+    @functools.wraps(command)
+    def wrapped(*, run: Mapping[str, object], steps: int | None, device: str | None, **others: object) -> object:
+        return command(run={**run, "steps": steps, "device": device}, **others)
 
     return wrapped
 

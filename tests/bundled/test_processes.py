@@ -6,8 +6,6 @@ optimiser's moments (which are made of every gradient), the weights, queues, run
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -28,13 +26,10 @@ from bundled.runs import (
     hyper_parameters_of,
     with_tiny_towers,
 )
-from vlmdsl.runtime.data import BatchLoader
 from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokenizers, training_batches
-from vlmdsl.runtime.training.loop import Callbacks, train_steps
-from vlmdsl.runtime.training.optimizer import build_optimizer
 from vlmdsl.runtime.training.processes import World
 from vlmdsl.runtime.training.reference import prepare
-from vlmdsl.runtime.values import Batch, map_tensors
+from vlmdsl.runtime.training.verification import trace
 from vlmdsl.schema import RunConfig, load_config
 from vlmdsl.testing.distributed import run_processes
 
@@ -52,16 +47,6 @@ def configuration(columns: dict[str, str], micro: int | None) -> RunConfig:
     config, faults = load_config(flags=settings)
     assert config is not None, faults
     return config
-
-
-def precise(batches: BatchLoader) -> Iterator[Batch]:
-    """The batches with images and regions in float64."""
-    for batch in batches:
-        values = {
-            name: map_tensors(lambda part: part.double() if part.is_floating_point() else part, value)
-            for name, value in batch.values.items()
-        }
-        yield replace(batch, values=values)
 
 
 def trained(recipe: str, micro: int | None = None) -> dict[str, Any]:
@@ -82,14 +67,8 @@ def trained(recipe: str, micro: int | None = None) -> dict[str, Any]:
         objective.state.allocate_samples(len(data.train))
     prepare(model, data, config)
     batches = training_batches(objective.program, config, data, model.double(), world)
-    optimizer = build_optimizer(model, config.optimizer)
-    logged: list[dict[str, float]] = []
-    train_steps(model, optimizer, precise(batches), config, world, per_epoch=1, callbacks=Callbacks(log=logged.append))
-    results = {f"{name} at step {number}": value for number, record in enumerate(logged) for name, value in record.items()}
-    results = {name: torch.tensor(value).double() for name, value in results.items() if "per_second" not in name}
-    results |= {f"state {name}": value for name, value in model.state_dict().items()}
-    moments = optimizer.state_dict()["state"]
-    return results | {f"moment {index} {kind}": value for index, own in moments.items() for kind, value in own.items()}
+    traces = trace(model, batches, config, world)
+    return {f"{kind} {name}": value for kind, own in traces.items() for name, value in own.items()}
 
 
 def all_trained(in_chunks: bool = False) -> dict[str, dict[str, Tensor]]:

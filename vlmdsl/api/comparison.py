@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vlmdsl.api.statistics import Difference, paired_difference, spread_of
+from vlmdsl.api.tables import table_text
 from vlmdsl.diagnostics import plain
 from vlmdsl.runtime.files import rounded
 
@@ -126,13 +126,7 @@ class Comparison:
 
     def to_text(self) -> str:
         """The table, and how far its numbers can be trusted."""
-        from rich.console import Console
-
-        console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, markup=False, emoji=False)
-        with console.capture() as captured:
-            console.print(self._table())
-        table = "\n".join(line.rstrip() for line in captured.get().splitlines())
-        return plain("\n".join([table, *self._remarks(), f"comparison folder: {self.folder}"]))
+        return plain("\n".join([table_text(self._table(), _WIDTH), *self._remarks(), f"comparison folder: {self.folder}"]))
 
     def _table(self) -> Any:
         from rich.table import Table
