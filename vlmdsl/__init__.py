@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vlmdsl.api.explain import explain
     from vlmdsl.api.format import format
     from vlmdsl.api.load import load
+    from vlmdsl.api.overfit import overfit
     from vlmdsl.api.parse import parse
     from vlmdsl.api.plan import plan
     from vlmdsl.api.recipes import recipes
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CachedStep", "Diagnostic", "DiagnosticError", "Trainer", "check", "compare", "compile", "diff", "emit", "evaluate",
-    "explain", "format", "load", "parse", "plan", "primitive", "recipes", "train",
+    "explain", "format", "load", "overfit", "parse", "plan", "primitive", "recipes", "train",
     "verify",
 ]  # fmt: skip
 

@@ -35,6 +35,7 @@ COMMANDS = {
     "emit": "Print the torch code that a recipe compiles to.",
     "diff": "Compare the meaning of two recipes.",
     "recipes": "List the bundled recipes.",
+    "overfit": "Check that a recipe can learn a few samples, else say why not.",
     "verify": "Check that a recipe is the same on several processes and in micro-batches.",
     "new": "Begin a recipe: its file, a test and settings.",
     "doctor": "Show what this environment has, and what it lacks.",

@@ -1,0 +1,213 @@
+"""Can a recipe learn a few fixed samples, and if it cannot, why not?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.configuration import LossNotFinite
+from vlmdsl.runtime.data import Survey, some_samples
+from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.tokenizer import Tokenizers
+from vlmdsl.runtime.training.assembly import Data
+from vlmdsl.runtime.training.course import DataFacts, StageOfRun, models_of, open_course, tokenizers_of_course
+from vlmdsl.runtime.training.loop import Callbacks, train_steps
+from vlmdsl.runtime.training.optimizer import build_optimizer
+from vlmdsl.runtime.training.processes import join_processes
+from vlmdsl.runtime.values import Batch
+from vlmdsl.schema import RunConfig
+
+__all__ = ["Attempt", "Progress", "attempts"]
+
+LEARNED = 0.9
+"""The share of samples whose partner must be told apart from all others."""
+_SPREAD = 1e-3
+"""Below this share of their length features do not depend on the sample."""
+_LAST = 5
+"""Records that the final loss and accuracy are averages of."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A term at the beginning and at the end; `accuracy` is that of contrastive terms, over the samples."""
+
+    first: float
+    last: float
+    accuracy: float | None = None
+
+    @property
+    def learned(self) -> bool:
+        """Whether the samples are told apart; of other terms, whether the loss fell."""
+        return self.last < self.first if self.accuracy is None else self.accuracy > LEARNED
+
+
+@dataclass
+class Attempt:
+    """What a stage did with its samples."""
+
+    stage: str
+    steps: int
+    samples: int
+    terms: dict[str, Progress]
+    stopped: str
+    """Why it ended early."""
+    causes: list[str] = field(default_factory=list)
+    """What in the data, the towers or the settings keeps the samples from being learned."""
+    falling: bool = False
+    """Whether the loss still falls at the end."""
+
+    @property
+    def learned(self) -> bool:
+        """Whether every term is."""
+        return bool(self.terms) and not self.stopped and all(progress.learned for progress in self.terms.values())
+
+
+def attempts(course: Sequence[StageOfRun], samples: int) -> list[Attempt]:
+    """Train every stage, from new weights, on its first `samples` training samples, which make one batch.
+
+    Raises `DiagnosticError` as training does, except for a loss that is not finite.
+    """
+    opened = open_course(course)
+    tokenizers = tokenizers_of_course(course, opened)
+    results = []
+    for stage in course:
+        data = {name: _few(own, samples) for name, own in opened.stages[stage.name].items()}
+        results.append(_attempt(_with_batch(stage, min(len(own.train) for own in data.values())), data, tokenizers))
+    return results
+
+
+def _attempt(stage: StageOfRun, data: Mapping[str, Data], tokenizers: Tokenizers) -> Attempt:
+    """Train a stage on its samples, and where it does not learn them look for the reason."""
+    train = stage.config.train
+    with join_processes(train.device) as world:
+        model = stage.build(tokenizers, world, DataFacts.of(data))
+        surveys = {name: own["train"] for name, own in stage.survey(data, model).items()}
+        stage.prepare(data, model)
+        batches = stage.batches(data, model, world)
+        records, stopped = _Records(), ""
+        callbacks, per_epoch = Callbacks(log=records.values.append), batches.batches_per_epoch
+        optimizer = build_optimizer(model, stage.config.optimizer)
+        try:
+            train_steps(model, optimizer, iter(batches), stage.config, world, per_epoch=per_epoch, callbacks=callbacks)
+        except DiagnosticError as error:
+            if error.diagnostics[0].code != LossNotFinite.code:
+                raise
+            stopped = error.diagnostics[0].message
+        attempt = Attempt(stage.name, train.steps, train.batch, records.progress(), stopped, falling=records.falling())
+        if not attempt.learned:
+            attempt.causes += _of_data(surveys)
+        if not (attempt.learned or stopped):
+            batch = next(iter(batches)).to(world.device)
+            attempt.causes += _of_towers(models_of(model, stage)[batch.flow], batch)
+    return attempt
+
+
+@dataclass
+class _Records:
+    """What the loop logged."""
+
+    values: list[dict[str, Any]] = field(default_factory=list)
+
+    def progress(self) -> dict[str, Progress]:
+        names = {name.removeprefix("terms/") for record in self.values for name in record if name.startswith("terms/")}
+        return {name: self._of(name) for name in sorted(names, key=self._place)}
+
+    def falling(self) -> bool:
+        """Whether the mean loss of the last tenth of the steps is clearly below that of the tenth before."""
+        losses = [record["loss"] for record in self.values]
+        tenth = len(losses) // 10
+        if not tenth:
+            return False
+        before, after = fmean(losses[-2 * tenth : -tenth]), fmean(losses[-tenth:])
+        return after < before - 0.005 * abs(losses[0])
+
+    def _of(self, name: str) -> Progress:
+        losses = [record[f"terms/{name}"] for record in self.values if f"terms/{name}" in record]
+        accuracies = [record[f"{name}.accuracy"] for record in self.values if f"{name}.accuracy" in record]
+        return Progress(losses[0], fmean(losses[-_LAST:]), fmean(accuracies[-_LAST:]) if accuracies else None)
+
+    def _place(self, name: str) -> int:
+        return next(place for place, record in enumerate(self.values) if f"terms/{name}" in record)
+
+
+def _few(data: Data, samples: int) -> Data:
+    """The data with few training samples, and without held-out ones."""
+    return replace(data, train=some_samples(data.train, samples), held_out=None, held_out_mapping=None, stream=None)
+
+
+def _with_batch(stage: StageOfRun, batch: int) -> StageOfRun:
+    """The stage with all of its samples in every batch, and every step logged."""
+    train = {"batch": batch, "micro": None, "log_every": 1}
+
+    def changed(config: RunConfig) -> RunConfig:
+        return config.model_copy(update={"train": config.train.model_copy(update=train)})
+
+    flows = tuple(replace(flow, config=changed(flow.config)) for flow in stage.flows)
+    return replace(stage, config=changed(stage.config), flows=flows, before=0)
+
+
+def _of_data(surveys: Mapping[str, Survey]) -> Iterator[str]:
+    """What is wrong with the samples of the flows."""
+    for name, survey in surveys.items():
+        whose = f" of the flow {name}" if name else ""
+        for field_name, share in (survey.repeated | survey.repeated_images).items():
+            if share:
+                yield f"{share:.0%} of `{field_name}`{whose} are not unique: such samples cannot be told apart"
+        for field_name, cut in survey.cut.items():
+            if cut.share:
+                yield f"{cut.share:.0%} of `{field_name}`{whose} are truncated to {cut.length} tokens, which may be equal"
+        if survey.draws_captions and survey.listed:
+            yield f"one of several texts{whose} is drawn in each epoch: `data.captions=first` fixes them"
+
+
+def _of_towers(model: VisionLanguageModel, batch: Batch) -> Iterator[str]:
+    """Towers that get no gradient, or whose features do not depend on the sample."""
+    with _pooled_features(model) as features:
+        model.zero_grad(set_to_none=True)
+        model(batch).loss.backward()
+    learning = {
+        name: any(parameter.grad is not None and bool(parameter.grad.any()) for parameter in tower.parameters())
+        for name, tower in model.encoders.items()
+    }
+    model.zero_grad(set_to_none=True)
+    for name, learns in learning.items():
+        if not learns:
+            frozen = name in model.encoders.frozen
+            yield f"the tower `{name}` is frozen" if frozen else f"the tower `{name}` gets no gradient from this loss"
+    for name, outputs in features.items():
+        if outputs and max(_spread(output) for output in outputs) < _SPREAD:
+            yield f"the features of the tower `{name}` are the same for all samples"
+
+
+@contextmanager
+def _pooled_features(model: VisionLanguageModel) -> Iterator[dict[str, list[Tensor]]]:
+    """Collects the pooled features of every tower inside."""
+    features: dict[str, list[Tensor]] = {name: [] for name in model.encoders}
+
+    def keep(name: str) -> Any:
+        def hook(_module: nn.Module, _inputs: object, output: Any) -> None:
+            pooled = getattr(output, "pooled", None)
+            if pooled is not None:
+                features[name].append(pooled.detach())
+
+        return hook
+
+    handles = [tower.register_forward_hook(keep(name)) for name, tower in model.encoders.items()]
+    try:
+        yield features
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _spread(features: Tensor) -> float:
+    """The root mean square distance of features from their mean, over their root mean square length."""
+    centred = features - features.mean(0)
+    return float(centred.square().mean().sqrt() / features.square().mean().sqrt().clamp_min(torch.finfo().tiny))
