@@ -12,7 +12,7 @@ from cli.conftest import Run
 from vlmdsl.api import verify as module
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerNotPerSample
-from vlmdsl.runtime.training.verification import Traces
+from vlmdsl.runtime.training.verification import Traces, relative_difference
 from vlmdsl.source import Span
 
 DATA = ("--data", "shapes:samples=32,size=16", "--set", "model.image_size=16")
@@ -59,10 +59,10 @@ def test_a_wrong_gradient_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_a_number_is_not_equal(value: float) -> None:
     expected = torch.tensor([1.0, 2.0])
-    assert module._relative(torch.tensor([1.0, value]), expected) == float("inf")
-    assert module._relative(torch.tensor([1.0]), expected) == float("inf")
-    assert module._relative(None, expected) == float("inf")
-    assert module._relative(expected, expected) == 0
+    assert relative_difference(torch.tensor([1.0, value]), expected) == float("inf")
+    assert relative_difference(torch.tensor([1.0]), expected) == float("inf")
+    assert relative_difference(None, expected) == float("inf")
+    assert relative_difference(expected, expected) == 0
 
 
 def test_what_cannot_run_in_chunks_says_why(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from vlmdsl.schema import RunConfig
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from torch import Tensor
 
     from vlmdsl.runtime.training.verification import Traces
 
@@ -27,8 +25,6 @@ __all__ = ["Difference", "Verification", "verify"]
 
 TOLERANCE = 1e-7
 """The largest relative difference that the order of sums in float64 explains."""
-_SMALLEST = 1e-3
-"""Values below it are compared by absolute differences: gradients that are 0 come out as rounding errors."""
 _BATCH = 16
 _TERM = "terms/"
 _PATIENCE = 1800.0
@@ -212,6 +208,7 @@ def _with_train(config: RunConfig, **settings: int | None) -> RunConfig:
 def _differences(way: str, alone: Traces, shares: Sequence[Traces]) -> list[Difference]:
     """A row for each term, and one for each kind of tensor, of every stage."""
     differences = []
+    relative = import_module("vlmdsl.runtime.training.verification").relative_difference
     for stage, kinds in alone.items():
         for kind, tensors in kinds.items():
             rows: dict[str, list[str]] = {}
@@ -219,7 +216,7 @@ def _differences(way: str, alone: Traces, shares: Sequence[Traces]) -> list[Diff
                 rows.setdefault(_row(kind, name), []).append(name)
             for row, names in rows.items():
                 by_name = {
-                    name: max(_relative(share[stage][kind].get(name), tensors[name]) for share in shares) for name in names
+                    name: max(relative(share[stage][kind].get(name), tensors[name]) for share in shares) for name in names
                 }
                 worst = max(by_name, key=by_name.__getitem__)
                 differences.append(Difference(stage, row, way, by_name[worst], worst))
@@ -231,17 +228,6 @@ def _row(kind: str, name: str) -> str:
     if kind != "losses" or name == "loss":
         return kind if kind != "losses" else "loss"
     return name.removeprefix(_TERM) if name.startswith(_TERM) else "measures"
-
-
-def _relative(value: Tensor | None, expected: Tensor) -> float:
-    """The largest relative difference; infinite where one of the two is missing, or not a number."""
-    if value is None or value.shape != expected.shape:
-        return math.inf
-    if not expected.is_floating_point():
-        return 0.0 if bool((value == expected).all()) else math.inf
-    same = (value == expected) | (value.isnan() & expected.isnan())
-    relative = ((value - expected).abs() / (expected.abs() + _SMALLEST)).masked_fill(same, 0.0)
-    return float(relative.masked_fill(relative.isnan(), math.inf).max()) if relative.numel() else 0.0
 
 
 def _first_losses(alone: Traces) -> dict[tuple[str, str], float]:

@@ -6,6 +6,7 @@ state. In float64 the order of sums costs a few units in the fifteenth digit, so
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -20,11 +21,13 @@ from vlmdsl.runtime.training.processes import World
 from vlmdsl.runtime.values import Batch, map_tensors
 from vlmdsl.schema import RunConfig
 
-__all__ = ["Traces", "first_steps", "trace"]
+__all__ = ["Traces", "first_steps", "relative_difference", "trace"]
 
 Traces = dict[str, dict[str, dict[str, Tensor]]]
 """Stage -> kind (`losses`, `gradients`, `weights`, `state`) -> name -> values."""
 
+_SMALLEST = 1e-3
+"""Values below it are compared by absolute differences: gradients that are 0 come out as rounding errors."""
 _STEPS = 2
 """The second step shows what the first one did to weights, teachers and queues."""
 _LONGEST = 64
@@ -71,6 +74,17 @@ def trace(model: Model, batches: Iterable[Batch], config: RunConfig, world: Worl
         "weights": {name: value for name, value in state.items() if name in names.values()},
         "state": {name: value for name, value in state.items() if name not in names.values()},
     }
+
+
+def relative_difference(value: Tensor | None, expected: Tensor) -> float:
+    """The largest relative difference; infinite where one of the two is missing, or not a number."""
+    if value is None or value.shape != expected.shape:
+        return math.inf
+    if not expected.is_floating_point():
+        return 0.0 if bool((value == expected).all()) else math.inf
+    same = (value == expected) | (value.isnan() & expected.isnan())
+    relative = ((value - expected).abs() / (expected.abs() + _SMALLEST)).masked_fill(same, 0.0)
+    return float(relative.masked_fill(relative.isnan(), math.inf).max()) if relative.numel() else 0.0
 
 
 @dataclass
