@@ -14,7 +14,6 @@ import torch.distributed as dist
 from torch.optim import AdamW
 
 import vlmdsl
-from bundled.test_processes import precise
 from vlmdsl.api.driver import build_flows
 from vlmdsl.api.runs import course
 from vlmdsl.runtime.training import session, stages
@@ -22,6 +21,7 @@ from vlmdsl.runtime.training.course import DataFacts, Model, StageOfRun, open_co
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
 from vlmdsl.runtime.training.optimizer import build_optimizer
 from vlmdsl.runtime.training.processes import World
+from vlmdsl.runtime.training.verification import in_float64
 from vlmdsl.runtime.values import Batch
 from vlmdsl.schema import load_config
 from vlmdsl.testing.distributed import run_processes
@@ -45,7 +45,7 @@ def mixed(micro: int | None = None) -> dict[str, Any]:
     batches = stage.batches(data, model, world)
     logged: list[dict[str, Any]] = []
     optimizer = build_optimizer(model, config.optimizer)
-    train_steps(model, optimizer, precise(batches), config, world, callbacks=Callbacks(log=logged.append))
+    train_steps(model, optimizer, in_float64(batches), config, world, callbacks=Callbacks(log=logged.append))
     state = {name: value.clone() for name, value in model.state_dict().items()}
     return {"flows": [line["flow"] for line in logged], "losses": [line["loss"] for line in logged], "state": state}
 
@@ -72,7 +72,7 @@ def staged(out: str) -> list[dict[str, Any]]:
         return models[-1]
 
     def precise_steps(model: Model, optimizer: AdamW, batches: Iterator[Batch], *rest: Any, **more: Any) -> None:
-        train_steps(model, optimizer, precise(batches), *rest, **more)
+        train_steps(model, optimizer, in_float64(batches), *rest, **more)
 
     with ExitStack() as patched:
         patched.enter_context(patch.object(StageOfRun, "build", precise_model))

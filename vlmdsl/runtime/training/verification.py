@@ -21,7 +21,7 @@ from vlmdsl.runtime.training.processes import World
 from vlmdsl.runtime.values import Batch, map_tensors
 from vlmdsl.schema import RunConfig
 
-__all__ = ["Traces", "first_steps", "relative_difference", "trace"]
+__all__ = ["Traces", "first_steps", "in_float64", "relative_difference", "trace"]
 
 Traces = dict[str, dict[str, dict[str, Tensor]]]
 """Stage -> kind (`losses`, `gradients`, `weights`, `state`) -> name -> values."""
@@ -59,7 +59,7 @@ def trace(model: Model, batches: Iterable[Batch], config: RunConfig, world: Worl
     """
     optimizer, kept = build_optimizer(model, config.optimizer), _Losses()
     train_steps(
-        model, optimizer, _precise(batches), config, world, per_epoch=1, callbacks=Callbacks(log=kept.add)
+        model, optimizer, in_float64(batches), config, world, per_epoch=1, callbacks=Callbacks(log=kept.add)
     )  # fmt: skip
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     moments = {
@@ -99,7 +99,7 @@ class _Losses:
                 self.values.setdefault(name, []).append(torch.tensor(value, dtype=torch.float64))
 
 
-def _precise(batches: Iterable[Batch]) -> Iterator[Batch]:
+def in_float64(batches: Iterable[Batch]) -> Iterator[Batch]:
     """The batches with images and other floating-point values in float64."""
     for batch in batches:
         values = {
