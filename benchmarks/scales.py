@@ -164,6 +164,15 @@ SCALES = {
         steps={"learns": 800},
         tried=3,
     ),
+    "grounding_dino": Scale(
+        {"negatives": 6},
+        f"as many negatives as a short text has room for; {ALONE}",
+        (),
+        NAMES,
+        {"model.text_length": 48} | BOXES,
+        scenes=OBJECTS,
+        steps={"learns": 600},
+    ),
     "groupvit": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, settings={"model.image_encoder": "groupvit:tiny"}),
     "kelip": Scale(
         {"depth": 2, "width": 64, "heads": 2, "crops": 1, "small": 1},
@@ -194,6 +203,15 @@ SCALES = {
         {"optimizer.learning_rate": 3e-3, "model.image_encoder": "vit:tiny_patch4"},
         steps={"learns": 1000},
         tried=5,
+    ),
+    "mdetr": Scale(
+        {"positions": 16},
+        f"as many positions as a short text has tokens; {ALONE}",
+        (),
+        NAMES,
+        {"model.text_length": 16} | BOXES,
+        scenes=OBJECTS,
+        steps={"learns": 600},
     ),
     "moco": Scale({"size": 512, "momentum": 0.99}, f"{TURNS_OVER}; {CHOSEN}", (), VIEWS, HELD_OUT | SLOWLY, **BY_COLOUR),
     "moco_v3": Scale(

@@ -16,7 +16,8 @@ from vlmdsl.backends.torch.ops.set_matching import corners
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.environment import PackageMissing
 from vlmdsl.ir import Node, Program
-from vlmdsl.ir.operations.detection import BOX_ERROR, CENTRENESS, GIOU, MATCHED_IOU
+from vlmdsl.ir.operation import Operation
+from vlmdsl.ir.operations.detection import BOX_ERROR, CENTRENESS, GIOU, MATCHED_IOU, SOFT_TOKEN_LOSS
 from vlmdsl.source import Span
 
 __all__ = ["BoxPrediction", "Detections", "DetectionPrecision", "box_prediction_of", "best_detections", "coco_precision"]
@@ -32,13 +33,14 @@ class BoxPrediction:
     """The boxes that the points of a grid predict: `places`, four numbers per point.
 
     With a `scale` they are relative to anchors of so many patches, and a phrase may have several points with nearly the same
-    box; without one they are logits of centre and size, of points that are matched with boxes one to one. `centreness` is
-    the node of a logit per point, if there is one.
+    box; without one they are logits of centre and size, of points that are matched with boxes one to one. `certain_by` is
+    the node, if there is one, that says whether a point has a box at all: its centreness, or logits whose last is that of no
+    object.
     """
 
     places: Node
     scale: float | None = None
-    centreness: Node | None = None
+    certain_by: Node | None = None
 
     @property
     def matched(self) -> bool:
@@ -48,6 +50,11 @@ class BoxPrediction:
     def boxes(self, places: Tensor) -> Tensor:
         """What `places [b, P, 4]` mean: left, top, right, bottom as shares of the image."""
         return corners(places.float().sigmoid()) if self.scale is None else decoded_boxes(places.float(), self.scale)
+
+    def confidence(self, logits: Tensor) -> Tensor:
+        """How sure each point is that it has a box, from the `logits [b, P, n]` of `certain_by`: [b, P]."""
+        logits = logits.float()
+        return logits[..., 0].sigmoid() if logits.shape[2] == 1 else 1 - logits.softmax(dim=2)[..., -1]
 
 
 @dataclass(frozen=True)
@@ -67,12 +74,15 @@ DetectionPrecision: TypeAlias = Callable[[Sequence[Detections], Sequence[Detecti
 def box_prediction_of(program: Program) -> BoxPrediction | None:
     """What the program predicts boxes by; None if it predicts none."""
     nodes = list(program.nodes())
+
+    def certain_by(operation: Operation) -> Node | None:
+        return next((node.inputs[0] for node in nodes if node.operation is operation), None)
+
     for node in nodes:
         if node.operation is GIOU:
-            centreness = next((each.inputs[0] for each in nodes if each.operation is CENTRENESS), None)
-            return BoxPrediction(node.inputs[0], node.number("scale"), centreness)
+            return BoxPrediction(node.inputs[0], node.number("scale"), certain_by(CENTRENESS))
         if node.operation in (BOX_ERROR, MATCHED_IOU):
-            return BoxPrediction(node.inputs[0])
+            return BoxPrediction(node.inputs[0], certain_by=certain_by(SOFT_TOKEN_LOSS))
     return None
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vlmdsl.ir import Program, column_of, root_field, walk
-from vlmdsl.ir.operations.detection import ASSIGNED_WORDS, SOFT_TOKEN_LOSS
+from vlmdsl.ir.operations.detection import ASSIGNED_WORDS, TOKEN_CONTRAST_LOSS
 from vlmdsl.ir.operations.grounding import FOCAL, REGION_DISTILLATION
 from vlmdsl.ir.operations.reference import REFERENCE
 from vlmdsl.runtime.evaluation.detection import (
@@ -39,19 +39,14 @@ MOST_PHRASES = 64
 def grounding_of(program: Program) -> Grounding | None:
     """The first comparison of boxes with the words that name them; None if a program has none."""
     for node in program.nodes():
-        if node.operation is FOCAL:
-            logits, words = node.inputs
+        if node.operation in (FOCAL, TOKEN_CONTRAST_LOSS):
+            logits, words = node.inputs[:2]
             word_map = words.inputs[0] if words.operation is ASSIGNED_WORDS else words
             text, boxes = word_map.inputs
             phrases = root_field(text.inputs[0]).string("name")
             at_points = words is not word_map
             prediction = box_prediction_of(program) if at_points else None
             return Grounding(logits, boxes.string("name"), phrases, text, at_points=at_points, prediction=prediction)
-        if node.operation is SOFT_TOKEN_LOSS:
-            logits, word_map = node.inputs[:2]
-            text, boxes = word_map.inputs
-            phrases, prediction = root_field(text.inputs[0]).string("name"), box_prediction_of(program)
-            return Grounding(logits, boxes.string("name"), phrases, text, None, True, prediction, positions=True)
         if node.operation is REGION_DISTILLATION:
             logits, _, boxes = node.inputs
             tables = [column_of(below) for below in walk([logits]) if below.operation is REFERENCE]

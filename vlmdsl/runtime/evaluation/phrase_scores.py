@@ -36,8 +36,7 @@ class Grounding:
     names that they are compared with, and the fields that hold boxes and phrases.
 
     Regions may be the points of a grid (`at_points`), which may predict boxes by the `prediction`. A box is then its central
-    point or, of points that are matched with boxes one to one, the one whose predicted box overlaps it most. Logits may be
-    of the `positions` of words, and no object, rather than of words.
+    point or, of points that are matched with boxes one to one, the one whose predicted box overlaps it most.
     """
 
     logits: Node
@@ -47,7 +46,6 @@ class Grounding:
     table: Column | None = None
     at_points: bool = False
     prediction: BoxPrediction | None = None
-    positions: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,12 +53,13 @@ class PhraseScores:
     """The probability of n phrases for each region of b images, `scores [b, R, n]`, or for each point of a grid.
 
     Of points that predict boxes, `boxes [b, P, 4]` are these, left, top, right, bottom as shares of the image, and
-    `centreness [b, P]` are probabilities. Points that are `matched` with boxes one to one may be far from them.
+    `confidence [b, P]` is how sure each point is that it has one. Points that are `matched` with boxes one to one may be far
+    from them.
     """
 
     scores: Tensor
     boxes: Tensor | None = None
-    centreness: Tensor | None = None
+    confidence: Tensor | None = None
     matched: bool = False
 
     def at(self, boxes: Tensor) -> Tensor:
@@ -75,9 +74,9 @@ class PhraseScores:
         return self.scores.gather(1, places[..., None].expand(-1, -1, self.scores.shape[2]))
 
     def detections(self) -> list[Detections]:
-        """The best detections of each image; scores are those of ATSS, the square root of probability and centreness."""
+        """The best detections of each image, scored as in ATSS by the square root of probability times confidence."""
         assert self.boxes is not None
-        scores = self.scores if self.centreness is None else (self.scores * self.centreness[..., None]).sqrt()
+        scores = self.scores if self.confidence is None else (self.scores * self.confidence[..., None]).sqrt()
         return [best_detections(*image, suppress=not self.matched) for image in zip(scores, self.boxes, strict=True)]
 
 
@@ -138,27 +137,16 @@ def _of_batch(model: VisionLanguageModel, batch: Batch, grounding: Grounding, na
     words = batch.values[port(name, "word_map")][0]
     assert words is not None
     of_phrases = words.to(logits.dtype)
-    if grounding.positions:
-        scores = _of_positions(logits, of_phrases)
-    else:
-        total = torch.einsum("brl,bnl->brn", logits.sigmoid(), of_phrases)
-        scores = total / of_phrases.sum(dim=2)[:, None, :].clamp(min=1)
+    total = torch.einsum("brl,bnl->brn", logits.sigmoid(), of_phrases)
+    scores = total / of_phrases.sum(dim=2)[:, None, :].clamp(min=1)
     prediction = grounding.prediction
     if prediction is None:
         return PhraseScores(scores.cpu())
     boxes = prediction.boxes(model.objective.value(prediction.places, features)).cpu()
-    centreness = None
-    if prediction.centreness is not None:
-        centreness = model.objective.value(prediction.centreness, features)[..., 0].sigmoid().cpu()
-    return PhraseScores(scores.cpu(), boxes, centreness, prediction.matched)
-
-
-def _of_positions(logits: Tensor, words: Tensor) -> Tensor:
-    """The share of the softmax over positions and no object, [b, P, T + 1], that is on the words of each phrase, [b, n, L]:
-    [b, P, n]."""
-    shares = logits.softmax(dim=2)[..., :-1]
-    length = min(shares.shape[2], words.shape[2])
-    return torch.einsum("bpt,bnt->bpn", shares[..., :length], words[..., :length])
+    confidence = None
+    if prediction.certain_by is not None:
+        confidence = prediction.confidence(model.objective.value(prediction.certain_by, features)).cpu()
+    return PhraseScores(scores.cpu(), boxes, confidence, prediction.matched)
 
 
 def _in_texts(phrases: Sequence[str], form: TextFormat, *, concepts: bool) -> Iterator[tuple[Value, Value]]:

@@ -9,7 +9,7 @@ import torch
 from vlmdsl.api.driver import build
 from vlmdsl.runtime.evaluation import grounding_of
 from vlmdsl.runtime.evaluation.grounding import _outline, average_precision
-from vlmdsl.runtime.evaluation.phrase_scores import PhraseScores, _of_positions
+from vlmdsl.runtime.evaluation.phrase_scores import PhraseScores
 
 FIELDS = "recipe r(image: Image, boxes: Boxes, phrases: Phrases)\n"
 REGIONS = "let words = language(prompt(phrases, negatives=3))\nlet z = alignment(regions(image, boxes), words)\n"
@@ -34,12 +34,6 @@ def test_a_box_of_points_matched_with_boxes_is_the_point_that_predicts_it_best()
     scores = PhraseScores(torch.arange(4.0).view(1, 4, 1), predicted, matched=True)
     boxes = torch.tensor([[[0.0, 0.0, 0.5, 0.5], [0.5, 0.0, 1.0, 0.5]]])
     assert scores.at(boxes).flatten().tolist() == [1.0, 0.0]
-
-
-def test_logits_of_positions_give_a_phrase_the_share_of_its_words() -> None:
-    logits = torch.tensor([[[0.5, 0.2, 0.1, 0.2]]]).log()  # three positions, and no object
-    words = torch.tensor([[[1.0, 1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0, 0.0]]])
-    torch.testing.assert_close(_of_positions(logits, words), torch.tensor([[[0.7, 0.1]]]))
 
 
 @pytest.mark.parametrize(

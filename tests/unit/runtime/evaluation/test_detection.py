@@ -107,19 +107,25 @@ def test_predicted_boxes_are_those_that_the_loss_compares() -> None:
     torch.testing.assert_close(BoxPrediction(node).boxes(logits), box.float()[0, 0])
 
 
+def test_a_point_is_sure_of_a_box_by_its_centreness_or_by_no_object() -> None:
+    prediction = BoxPrediction(next(iter(build("glip").planned.nodes())))
+    torch.testing.assert_close(prediction.confidence(torch.tensor([[[0.3]]]).logit()), torch.tensor([[0.3]]))
+    torch.testing.assert_close(prediction.confidence(torch.tensor([[[0.2, 0.1, 0.7]]]).log()), torch.tensor([[0.3]]))
+
+
 @pytest.mark.parametrize(
-    ("recipe", "scale", "centreness"), [("glip", 8, True), ("mdetr", None, False), ("grounding_dino", None, False)]
+    ("recipe", "scale", "certain"), [("glip", 8, True), ("mdetr", None, True), ("grounding_dino", None, False)]
 )
-def test_what_a_recipe_predicts_boxes_by(recipe: str, scale: float | None, centreness: bool) -> None:
+def test_what_a_recipe_predicts_boxes_by(recipe: str, scale: float | None, certain: bool) -> None:
     program: Program = build(recipe).planned
     prediction = box_prediction_of(program)
     assert prediction is not None
     assert prediction.places.operation is APPLY
-    assert (prediction.scale, prediction.centreness is not None) == (scale, centreness)
+    assert (prediction.scale, prediction.certain_by is not None) == (scale, certain)
     assert box_prediction_of(build("clip").planned) is None
 
 
-def test_detections_are_ranked_by_probability_and_centreness() -> None:
+def test_detections_are_ranked_by_probability_and_confidence() -> None:
     scores = PhraseScores(
         torch.tensor([[[0.9], [0.4]]]), torch.tensor([[LEFT, RIGHT]]), torch.tensor([[0.1, 0.9]]), matched=False
     )
