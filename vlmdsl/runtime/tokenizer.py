@@ -249,12 +249,16 @@ def _in_pieces(texts: Iterable[str]) -> Iterator[str]:
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer that `name` names: the path of a `tokenizer.json`, or `hf:NAME` (`transformers`).
+    """The tokenizer that `name` names: the path of a `tokenizer.json`, `hf:NAME` (`transformers`) or `open_clip:NAME`.
 
     Raises `DiagnosticError`.
     """
     if name.startswith("hf:"):
         return _from_transformers(name)
+    if name.startswith("open_clip:"):
+        from vlmdsl.runtime.modules.towers.open_clip_model import open_clip_tokenizer  # it imports this module
+
+        return open_clip_tokenizer(name.removeprefix("open_clip:"))
     try:
         text = read_regular(name, _LARGEST_FILE).decode("utf-8")
     except BadFile as fault:

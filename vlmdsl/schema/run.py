@@ -65,10 +65,12 @@ class ModelConfig(_Section):
     image_encoder: str = Field(
         "vit:tiny",
         description="image encoder: a built-in preset (`vit:tiny`, `vit:tiny_patch4`, `vit:small`, `vit:base`; "
-        "`groupvit:tiny`, `groupvit:small`; `segclip:` as `vit:`) or `hf:NAME-OR-FOLDER`",
+        "`groupvit:tiny`, `groupvit:small`; `segclip:` as `vit:`), or one of a library: `hf:`, `timm:` or `open_clip:` and "
+        "its NAME there, or a FOLDER",
     )
     text_encoder: str = Field(
-        "transformer:tiny", description="text encoder: a preset (`transformer:tiny`, ...) or `hf:NAME-OR-FOLDER`"
+        "transformer:tiny",
+        description="text encoder: a preset (`transformer:tiny`, ...), `hf:NAME-OR-FOLDER` or `open_clip:NAME-OR-FOLDER`",
     )
     shared_encoder: str = Field(
         "shared:tiny",
@@ -98,6 +100,11 @@ class ModelConfig(_Section):
         le=2**20,
         description="maximum vocabulary size of a tokenizer trained on the data (at least 256 bytes and the special tokens)",
     )
+    pretrained: bool = Field(
+        True,
+        description="whether encoders of a library begin with their saved weights; false: with the same architecture and "
+        "weights drawn from the seed",
+    )
     init: str | None = Field(
         None,
         description="run folder, or one of its checkpoints, whose weights the model begins with: those of towers, heads "
@@ -110,7 +117,8 @@ class ModelConfig(_Section):
     )
     tokenizer: str | None = Field(
         None,
-        description="tokenizer to load for every text tower: a `tokenizer.json` or `hf:NAME`; null: a pretrained tower uses "
+        description="tokenizer to load for every text tower: a `tokenizer.json`, `hf:NAME` or `open_clip:NAME`; null: a "
+        "tower of a library uses "
         "its own, and one is trained on the training texts for the others",
     )
 

@@ -15,8 +15,10 @@ class UnknownEncoder(Problem):
         "An encoder is named by its family and a preset or a place: `vit:tiny`, `vit:small` and `vit:base` are the "
         "built-in image encoders, and so are `groupvit:tiny` and `groupvit:small`, which group patches. "
         "`transformer:tiny`, `transformer:small` and `transformer:base` are the text encoders, and `hf:NAME-OR-FOLDER` "
-        "loads a pretrained model of either kind through the `transformers` library. The image encoder is set with "
-        "`model.image_encoder`, the text encoder with `model.text_encoder`; neither can replace the other."
+        "loads a pretrained model of either kind through the `transformers` library, `timm:NAME-OR-FOLDER` an image model of "
+        "`timm`, and `open_clip:MODEL/WEIGHTS` or `open_clip:FOLDER` one half of a model of `open_clip`. With "
+        "`model.pretrained=false` they begin with new weights. The image encoder is set with `model.image_encoder`, the text "
+        "encoder with `model.text_encoder`; neither can replace the other."
     )
     provoked_by = "`--set model.image_encoder=vit:tinny`"
 
@@ -30,7 +32,7 @@ class EncoderDoesNotFit(Problem):
         "pretrained one expects the image size that it was trained with. A text encoder takes texts up to its maximum "
         "length (`model.text_length`), which has to leave room for at least one token beside the special tokens, and the "
         "token ids of its own vocabulary: a pretrained text encoder uses the tokenizer that comes with it unless "
-        "`model.tokenizer` names another. A model of transformers is tried with small inputs before the run: it is "
+        "`model.tokenizer` names another. A model of another library is tried with small inputs before the run: it is "
         "rejected if it fails on them, if its features change from call to call, if all texts have the same features with "
         "this tokenizer, or if its image processor does more than resize, crop and standardise. The message states which "
         "of these is violated, and the help which setting to change."

@@ -26,14 +26,18 @@ def check_image_views(encoders: Mapping[str, Encoder], streams: Iterable[Stream]
         drops = [node.number("share") for node in views if node.operation is DROP]
         if any(node.operation is REPLACE for node in views):
             _check_replaced(tower, encoders[tower], stream.replaced)
+        if stream.segments and form is not None and form.patch is None:
+            problem = "has to say which patches are of which segment, but its encoder has no patches that can be told apart"
+            raise _unfit(tower, problem, "the built-in encoders `vit:` and `segclip:` have")
         if form is None or not (drops or any(side < 1 for side in sides)):
             continue
-        if form.patch is None:
-            what = "dropped patches" if drops else "smaller crops"
-            raise _unfit(
-                tower, f"has to encode images with {what}, but its encoder supports whole images of one size only",
-                "the built-in encoders `vit:` and `groupvit:` support them", _way_out(bool(drops)),
-            )  # fmt: skip
+        smaller = any(side < 1 for side in sides)
+        if form.patch is None or (smaller and not form.resizable):
+            drops_fail = bool(drops) and form.patch is None
+            what = "dropped patches" if drops_fail else "smaller crops"
+            problem = f"has to encode images with {what}, but its encoder supports {_supported(form)} only"
+            help = "the built-in encoders `vit:` and `groupvit:` support them"
+            raise _unfit(tower, problem, help, _way_out(drops_fail))
         patches = left = form.patches(min(sides, default=1.0))
         for share in reversed(drops):
             left = int(left * (1 - share))
@@ -57,6 +61,10 @@ def _views(source: Node) -> Iterator[Node]:
     yield source
     for parent in source.inputs:
         yield from _views(parent)
+
+
+def _supported(form: ImageFormat) -> str:
+    return "whole images of one size" if form.patch is None else "images of one size"
 
 
 def _way_out(drops: bool) -> str:

@@ -12,6 +12,7 @@ from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.runtime.data import requirements, source_facts, texts_of
 from vlmdsl.runtime.data.mapping import EVALUATED
+from vlmdsl.runtime.modules.towers import is_pretrained
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers, train_tokenizer
 from vlmdsl.runtime.training.assembly import Data, build_model, map_data, open_sources, read_tokenizers
 from vlmdsl.runtime.training.processes import World
@@ -82,7 +83,7 @@ def _maps(objectives: Sequence[Objective], mapping: Mapping[str, str]) -> tuple[
 def _tokenizer(objectives: Sequence[Objective], config: RunConfig, opened: Sequence[Data]) -> Tokenizer | None:
     """The tokenizer that is trained for all runs; None if none is."""
     encoders = [name for objective in objectives for name in text_towers(objective, config.model).values()]
-    if config.model.tokenizer is not None or any(name.startswith("hf:") for name in encoders):
+    if config.model.tokenizer is not None or any(map(is_pretrained, encoders)):
         return None
     texts = list(_texts(objectives, opened))
     return train_tokenizer(texts, config.model.vocabulary) if texts else None

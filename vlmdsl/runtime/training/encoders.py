@@ -62,6 +62,7 @@ def built_encoders(
                 region_length=_region_length(streams, tower, facts),
                 separate_patches=need.separate_patches or tower in separate_patches,
                 replaced_patches=need.replaced_patches,
+                pretrained=model.pretrained,
                 facts=_facts_of(streams, tower, facts),
             )
         if "Image" in kind and encoders[tower].image_format is None:

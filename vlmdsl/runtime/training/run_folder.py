@@ -185,8 +185,9 @@ class RunFolder:
             if not is_tower and place not in facts.files:
                 raise damaged(self.facts, f"it does not list the SHA-256 of `{place}`")
             section, key, *tower = name.split(".")
-            value: object = f"hf:{self.path / place}" if is_tower else str(self.path / place)
             own = getattr(config, section)
+            named = str(getattr(own, key)[tower[0]] if tower else getattr(own, key))
+            value: object = f"{named.partition(':')[0]}:{self.path / place}" if is_tower else str(self.path / place)
             changed = own.model_copy(update={key: {**getattr(own, key), tower[0]: value} if tower else value})
             config = config.model_copy(update={section: changed})
         return config

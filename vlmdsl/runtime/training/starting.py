@@ -19,6 +19,7 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import ResumeMismatch
 from vlmdsl.runtime.data import Survey, source_facts
 from vlmdsl.runtime.files import file_digest, write_atomically
+from vlmdsl.runtime.modules.towers import folder_of, is_pretrained
 from vlmdsl.runtime.training.assembly import Data
 from vlmdsl.runtime.training.identity import identity_of, setting
 from vlmdsl.runtime.training.processes import World
@@ -66,7 +67,7 @@ def write_start(
     kept: dict[str, str] = {}
     for name in _NAMES_A_FILE:
         value = setting(config, name)
-        if value is not None and not value.startswith("hf:"):
+        if value is not None and not is_pretrained(value):
             kept[name] = f"{KEPT}/{name}{Path(value).suffix}"
             files[kept[name]] = Path(value).read_bytes()
     for name, content in files.items():
@@ -93,12 +94,12 @@ def write_start(
 
 
 def _tower_folders(config: RunConfig) -> dict[str, Path]:
-    """Setting that names a pretrained tower in a folder of this machine, such as `model.towers.words` -> the folder."""
+    """Setting that names a tower of a library in a folder of this machine, such as `model.towers.words` -> the folder."""
     model = config.model
     named = {"model.image_encoder": model.image_encoder, "model.text_encoder": model.text_encoder}
     named |= {f"model.towers.{tower}": encoder for tower, encoder in model.towers.items()}
-    folders = {name: Path(encoder[3:]) for name, encoder in named.items() if encoder.startswith("hf:")}
-    return {name: folder for name, folder in folders.items() if folder.is_dir()}
+    folders = {name: folder_of(encoder) for name, encoder in named.items()}
+    return {name: folder for name, folder in folders.items() if folder is not None}
 
 
 def _copied(tower: Path, folder: RunFolder, place: str) -> dict[str, str]:

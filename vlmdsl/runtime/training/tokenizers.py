@@ -13,6 +13,7 @@ from vlmdsl.ir import Node, Stream, parts_of
 from vlmdsl.ir.operations.views import FIELD, MASK
 from vlmdsl.primitives.plugins import MODULES
 from vlmdsl.runtime.model.tower_needs import tower_needs
+from vlmdsl.runtime.modules.towers import is_pretrained
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers, load_tokenizer, train_tokenizer
 from vlmdsl.schema import ModelConfig
 from vlmdsl.source import Span
@@ -60,12 +61,12 @@ def tokenizers_for(objectives: Sequence[Objective], config: ModelConfig, texts: 
     towers = dict(sorted(towers.items(), key=lambda item: item[0] != _MAIN))
     masked = {stream.encoder.tower for one in objectives for stream in one.streams if _is_masked(stream)}
     read: dict[str | None, Tokenizer] = {}
-    names = {tower: config.tokenizer or (name if name.startswith("hf:") else None) for tower, name in towers.items()}
+    names = {tower: config.tokenizer or (name if is_pretrained(name) else None) for tower, name in towers.items()}
     for source in dict.fromkeys(names.values()):
         tokenizer = train_tokenizer(texts(), config.vocabulary) if source is None else load_tokenizer(source)
         masking = [tower for tower, own in names.items() if own == source and tower in masked]
         for tower in masking:
-            if tokenizer.mask is None and towers[tower].startswith("hf:"):
+            if tokenizer.mask is None and is_pretrained(towers[tower]):
                 raise _without_mask(source or "", towers[tower])
         read[source] = tokenizer.with_mask() if masking else tokenizer
     of = {tower: read[source] for tower, source in names.items()}
@@ -74,7 +75,7 @@ def tokenizers_for(objectives: Sequence[Objective], config: ModelConfig, texts: 
 
 def tokenizer_notes(name: str, setting: str | None, tokenizer: Tokenizer) -> tuple[str, ...]:
     """What is to be said of an encoder that reads the ids of a tokenizer that the settings name and is not its own."""
-    if setting is None or not name.startswith("hf:") or setting == name:
+    if setting is None or not is_pretrained(name) or setting == name:
         return ()
     try:
         own = load_tokenizer(name).vocabulary

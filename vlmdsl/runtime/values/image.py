@@ -31,8 +31,8 @@ class ImageFormat:
 
     An image becomes a square by a `crop` of its middle or as a whole (`squash`), resized with the filter `resampling`. With
     a `shorter` its shorter side is brought to so many pixels first, and the crop is of whole pixels, as the image processors
-    of `transformers` do it. An encoder with a `patch` takes images of any side that is a multiple of it, and those with
-    patches dropped.
+    of `transformers` do it. An encoder with a `patch` takes images with patches dropped, and if it is `resizable` images of
+    any side that is a multiple of the patch.
     """
 
     size: int
@@ -42,6 +42,7 @@ class ImageFormat:
     fitting: Literal["crop", "squash"] = "crop"
     shorter: int | None = None
     resampling: Resampling = "bicubic"
+    resizable: bool = True
 
     @property
     def within_one(self) -> bool:
@@ -52,7 +53,7 @@ class ImageFormat:
 
     def side(self, share: float) -> int:
         """The side nearest to that share of `size` that the encoders take, in pixels."""
-        if self.patch is None:
+        if self.patch is None or not self.resizable:
             return self.size
         return max(round(share * self.size / self.patch), 1) * self.patch
 

@@ -250,6 +250,14 @@ def test_dropped_patches_of_several_streams_are_dropped_in_one_call():
         assert not torch.allclose(objective.given[name], towers["vision"](pixels).pooled)
 
 
+class OneSize(VisionTransformer):
+    """Takes images of one size with patches dropped."""
+
+    def __init__(self):
+        super().__init__(VisionConfig(image_size=8, patch_size=4, width=16, depth=1, heads=2), 8, ("pooled",))
+        self.image_format = ImageFormat(8, patch=4, resizable=False)
+
+
 class WholeImages(VisionTransformer):
     """Takes images of one size, as pretrained towers do."""
 
@@ -263,6 +271,7 @@ class WholeImages(VisionTransformer):
     [
         ("drop(image)", WholeImages, "dropped patches"),
         ("multi_crop(image)", WholeImages, "smaller crops"),
+        ("multi_crop(image)", OneSize, "smaller crops, but its encoder supports images of one size"),
         ("drop(image, share=80%)", vision, "sees 4 patches per image, of which `drop` leaves none"),
         ("drop(drop(image, share=50%), share=60%)", vision, "leaves none"),
         ("drop(multi_crop(image, n=1, small=1, small_side=50%))", vision, "sees 1 patches per image"),

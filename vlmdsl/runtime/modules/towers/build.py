@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 from torch import nn
@@ -16,6 +17,9 @@ from vlmdsl.primitives.plugins.function import described, unfit
 from vlmdsl.runtime.modules.towers import groupvit, segclip, shared, text, vit
 from vlmdsl.runtime.modules.towers.contract import LONGEST_USUAL_TEXT, Encoder, Kind
 from vlmdsl.runtime.modules.towers.hf import HuggingFaceEncoder
+from vlmdsl.runtime.modules.towers.names import PRETRAINED
+from vlmdsl.runtime.modules.towers.open_clip_model import OpenClipEncoder
+from vlmdsl.runtime.modules.towers.timm_images import TimmEncoder
 from vlmdsl.source import Span
 
 __all__ = ["FAMILIES", "Request", "build_encoder", "encoder_names", "longest_text"]
@@ -42,6 +46,7 @@ class Request:
     region_length: int | None = None
     separate_patches: bool = False
     replaced_patches: bool = False
+    pretrained: bool = True
     facts: object = None
     """What `probe` reported of the field, where it is of a plug-in's kind (`runtime.values.Family`)."""
 
@@ -58,6 +63,7 @@ def build_encoder(
     region_length: int | None = None,
     separate_patches: bool = False,
     replaced_patches: bool = False,
+    pretrained: bool = True,
     facts: object = None,
 ) -> Encoder:
     """The encoder called `name` (`vit:tiny`, `groupvit:tiny`, `transformer:base`, `hf:NAME-OR-FOLDER`) for fields of `kind`.
@@ -65,8 +71,9 @@ def build_encoder(
     It yields `yields` in `dimension` numbers each. `image_size` is in pixels, `text_length` in tokens; None is the encoder's
     own. With a `region_length`, regions of this dimension may enter it part-way. With `separate_patches` a built-in image
     encoder embeds each patch by itself, so that no dropped or replaced patch leaks into the others, with `replaced_patches`
-    it has a learned token for these. Raises `DiagnosticError`: V0830 if there is no such encoder, V0831 if it cannot take
-    such images, texts or regions, V0901 and V0902 as `HuggingFaceEncoder` does.
+    it has a learned token for these. An encoder of another library (`hf:`, `timm:`, `open_clip:`) begins with its saved
+    weights if it is `pretrained`. Raises `DiagnosticError`: V0830 if there is no such encoder, V0831 if it cannot take such
+    images, texts or regions, V0901 and V0902 as `HuggingFaceEncoder` does.
 
     >>> import torch
     >>> encoder = build_encoder("vit:tiny", "Image", dimension=16, image_size=32)
@@ -87,6 +94,7 @@ def build_encoder(
         region_length,
         separate_patches,
         replaced_patches,
+        pretrained,
         facts,
     )
     encoder = build(request)
@@ -207,12 +215,32 @@ def _build_shared(request: Request) -> Encoder:
     return shared.SharedTransformer(config, request.dimension, request.yields)
 
 
-def _build_hf_image(request: Request) -> Encoder:
-    return HuggingFaceEncoder(request.name, "Image", request.dimension, request.yields, image_size=request.image_size)
+def _build_hf(kind: Kind, request: Request) -> Encoder:
+    return HuggingFaceEncoder(
+        request.name,
+        kind,
+        request.dimension,
+        request.yields,
+        image_size=request.image_size if kind == "Image" else None,
+        pretrained=request.pretrained,
+    )
 
 
-def _build_hf_text(request: Request) -> Encoder:
-    return HuggingFaceEncoder(request.name, "Text", request.dimension, request.yields)
+def _build_timm(request: Request) -> Encoder:
+    return TimmEncoder(
+        request.name, request.dimension, request.yields, image_size=request.image_size, pretrained=request.pretrained
+    )
+
+
+def _build_open_clip(kind: Kind, request: Request) -> Encoder:
+    return OpenClipEncoder(
+        request.name,
+        kind,
+        request.dimension,
+        request.yields,
+        image_size=request.image_size if kind == "Image" else None,
+        pretrained=request.pretrained,
+    )
 
 
 FAMILIES: dict[tuple[str, Kind], Callable[[Request], Encoder]] = {
@@ -221,8 +249,11 @@ FAMILIES: dict[tuple[str, Kind], Callable[[Request], Encoder]] = {
     ("segclip", "Image"): _build_segclip,
     ("transformer", "Text"): _build_transformer,
     ("shared", "Image|Text"): _build_shared,
-    ("hf", "Image"): _build_hf_image,
-    ("hf", "Text"): _build_hf_text,
+    ("hf", "Image"): partial(_build_hf, "Image"),
+    ("hf", "Text"): partial(_build_hf, "Text"),
+    ("timm", "Image"): _build_timm,
+    ("open_clip", "Image"): partial(_build_open_clip, "Image"),
+    ("open_clip", "Text"): partial(_build_open_clip, "Text"),
 }
 """What builds the encoders of each family for each kind of field."""
 
@@ -243,13 +274,13 @@ def _misfit(encoder: Encoder, request: Request) -> tuple[str, str] | None:
     if entries is not None and request.vocabulary_size is not None and request.vocabulary_size > entries:
         return (
             f"knows {entries} tokens, fewer than the {request.vocabulary_size} of the tokenizer",
-            f"use its own tokenizer: `model.tokenizer=hf:{request.name}`",
+            "use its own tokenizer: leave `model.tokenizer` out",
         )
     return None
 
 
 def _unknown(name: str, kind: Kind) -> Diagnostic:
-    names = [*encoder_names(kind), *(["hf:NAME-OR-FOLDER"] if kind in ("Image", "Text") else [])]
+    names = [*encoder_names(kind), *(f"{family}:NAME-OR-FOLDER" for family in PRETRAINED if (family, kind) in FAMILIES)]
     names += [f"{family}:PRESET" for family, taken in MODULES if taken == kind]
     help_text = suggestion(name, names, "the encoders")
     return UnknownEncoder.at(_HERE, kind=kind.lower().replace("|", " and "), name=name, help=(help_text,))

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,6 +20,7 @@ from vlmdsl.diagnostics.catalog.environment import PretrainedModelMissing
 from vlmdsl.runtime.modules.towers.contract import EncodedFeatures, Encoder, Kind
 from vlmdsl.runtime.modules.towers.hf_images import image_format
 from vlmdsl.runtime.modules.towers.hf_model import answers, does_not_fit, load_tower, tower_config
+from vlmdsl.runtime.modules.towers.pretrained import PatchGate
 from vlmdsl.runtime.modules.towers.text import last_token, never_empty
 from vlmdsl.runtime.values import TextFormat
 from vlmdsl.source import Span
@@ -40,7 +44,8 @@ class HuggingFaceEncoder(Encoder):
     states: of an image its patches, without class token or registers, or the places of a feature map row by row; of a text
     all tokens. Nothing is masked at random. Features of another length than `dimension` get a new linear projection.
 
-    Images come as the model's image processor makes them; `image_size` is for models that take several sizes.
+    Images come as the model's image processor makes them; `image_size` is for models that take several sizes. One that is
+    not `pretrained` has the architecture of the configuration and new weights.
 
     Raises `DiagnosticError`: V0901 without transformers, V0902 if the model cannot be loaded or lacks weights, V0831 if it
     is not of `kind` or cannot be used.
@@ -54,21 +59,25 @@ class HuggingFaceEncoder(Encoder):
         yields: Iterable[str] = ("pooled", "tokens"),
         *,
         image_size: int | None = None,
+        pretrained: bool = True,
     ) -> None:
         super().__init__(kind, dimension, yields)
-        self.model, self._call, lacking = load_tower(name, kind)
+        self.model, self._call, lacking = load_tower(name, kind, pretrained=pretrained)
         self.reads_padding = self._call.reads_padding
         if any(isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d) for part in self.model.modules()):
             self.notes += ("has batch norms: in training, the features of a sample depend on the others in its process",)
         self._pooling: Pooling = "own"
         self._patches: slice | None = None
         """Which of the model's tokens are patches; None for all."""
+        self._gate: PatchGate | None = None
         with self._asked(name):
             if kind == "Image":
                 self._take_images(name, image_size)
             else:
                 self._measure_texts()
             pooled, tokens = self._read(name, lacking)
+            if kind == "Image":
+                self._take_dropped_patches()
         self.states_width = tokens.shape[-1]
         self.pooled_projection = self._projection(pooled, "pooled") if "pooled" in self.yields else None
         self.token_projection = self._projection(tokens, "token") if "tokens" in self.yields else None
@@ -77,11 +86,15 @@ class HuggingFaceEncoder(Encoder):
         with self._asked(name):
             self._leave_out_unused()
 
-    def forward(self, values: Tensor, mask: Tensor | None = None) -> EncodedFeatures:
-        """Features of a batch, as `Encoder.forward` says; images have no mask."""
+    def forward(self, values: Tensor, mask: Tensor | None = None, keep: Tensor | None = None) -> EncodedFeatures:
+        """Features of a batch, as `Encoder.forward` says; `keep [b, K]` are the patches of images to encode."""
         if self.kind == "Text" and mask is None:
             mask = torch.ones_like(values, dtype=torch.bool)
-        pooled, tokens = self._features(values, mask)
+        if keep is None or self._gate is None:
+            pooled, tokens = self._features(values, mask)
+        else:
+            with self._gate.keeping(keep):
+                pooled, tokens = self._features(values, mask, fewer=True)
         return EncodedFeatures(
             pooled=None if self.pooled_projection is None else self.pooled_projection(pooled),
             tokens=None if self.token_projection is None else self.token_projection(tokens),
@@ -138,8 +151,9 @@ class HuggingFaceEncoder(Encoder):
             )
             raise does_not_fit(model, problem, f"use its own tokenizer: `model.tokenizer=hf:{model}`")
 
-    def _features(self, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The pooled feature `[b, W]` and the tokens `[b, L, V]`, before any projection of ours."""
+    def _features(self, values: Tensor, mask: Tensor | None = None, *, fewer: bool = False) -> tuple[Tensor, Tensor]:
+        """The pooled feature `[b, W]` and the tokens `[b, L, V]`, before any projection of ours; `fewer`: of the patches
+        that were kept, which are the last tokens."""
         seen = None if mask is None else never_empty(mask)
         output = self._call(self.model, values, seen)
         hidden = _as_tokens(output.last_hidden_state)
@@ -151,7 +165,9 @@ class HuggingFaceEncoder(Encoder):
             pooled = _mean(hidden, seen)
         else:
             pooled = hidden[:, 0]
-        return pooled, hidden if self._patches is None else hidden[:, self._patches]
+        if self._patches is None:
+            return pooled, hidden
+        return pooled, hidden[:, self._patches.start :] if fewer else hidden[:, self._patches]
 
     def _take_images(self, name: str, image_size: int | None) -> None:
         try:
@@ -184,35 +200,32 @@ class HuggingFaceEncoder(Encoder):
                 raise does_not_fit(name, f"gives {len(hidden)} outputs for {len(first[0])} inputs")
             if self.kind == "Image" and hidden.shape[1] > 1:
                 self._patches = self._places_of_patches(first[0], second[0], hidden)
+            if self.kind == "Text":
+                others = _as_tokens(self._call(self.model, *second).last_hidden_state)
+                self.causal = _alike(others[:, :-1], hidden[:, :-1])  # the texts differ in their last token only
         own = getattr(output, "pooler_output", None) is not None
         if not own:
-            self._pooling = self._pooling_without_pooler(hidden, second)
+            self._pooling = self._pooling_without_pooler(hidden)
         with torch.enable_grad():
-            self._check_weights(name, lacking, hidden, second)
+            self._check_weights(name, lacking, hidden)
         return self._features(*first)
 
-    def _pooling_without_pooler(self, hidden: Tensor, second: tuple[Tensor, Tensor | None]) -> Pooling:
+    def _pooling_without_pooler(self, hidden: Tensor) -> Pooling:
         config = tower_config(self.model, self.kind)
         if self.kind == "Image":
             return "mean" if self._patches is None or self._patches.start == 0 else "first"
-        with torch.no_grad():
-            other = self._call(self.model, *second).last_hidden_state
-        if _alike(other[:, 0], hidden[:, 0]):  # the texts differ in their last token only
-            return "last"
-        if getattr(config, "summary_type", None) == "last":
+        if self.causal or getattr(config, "summary_type", None) == "last":
             return "last"
         return "mean" if not self._call.has_start or getattr(config, "classifier_pooling", "cls") == "mean" else "first"
 
-    def _check_weights(
-        self, name: str, lacking: frozenset[str], hidden: Tensor, second: tuple[Tensor, Tensor | None]
-    ) -> None:
+    def _check_weights(self, name: str, lacking: frozenset[str], hidden: Tensor) -> None:
         """Features must not depend on weights that are missing in the file; a pooler that was never trained is left out."""
         example, _ = self._examples()
         if not lacking:
             return
         pooled, tokens = self._features(*example)
         if self._pooling == "own" and self._call.half is None and lacking & self._reached(pooled) - self._reached(tokens):
-            self._pooling = self._pooling_without_pooler(hidden, second)
+            self._pooling = self._pooling_without_pooler(hidden)
             self.notes += (f"has a pooler without saved weights: its {self._pooling} token is used",)
             pooled, tokens = self._features(*example)
         needed = sorted(lacking & (self._reached(pooled) | self._reached(tokens)))
@@ -245,6 +258,29 @@ class HuggingFaceEncoder(Encoder):
         if places != list(range(places[0], places[-1] + 1)):
             raise ValueError("its patch tokens are not contiguous")
         return None if len(places) == hidden.shape[1] else slice(places[0], places[-1] + 1)
+
+    @torch.no_grad()
+    def _take_dropped_patches(self) -> None:
+        """Declare the side of a patch, where patches may be dropped: their places are known, and the blocks take fewer."""
+        (images, _), _ = self._examples()
+        form, places = self.image_format, self._patches
+        tokens = self._features(images)[1].shape[1]
+        grid = math.isqrt(tokens)
+        if form is None or grid * grid != tokens or form.size % grid:
+            return
+        before = 0 if places is None else places.start
+        depth = getattr(tower_config(self.model, "Image"), "num_hidden_layers", 0)
+        for blocks in [part for part in self.model.modules() if isinstance(part, nn.ModuleList) and len(part) == depth]:
+            gate = PatchGate(blocks[0], before)
+            if gate.fits(partial(self._kept_tokens, gate), images, tokens):
+                self._gate, patch = gate, form.size // grid
+                self.image_format = replace(form, patch=patch, resizable=False)
+                self.overlapping_patches = gate.overlaps(partial(self._kept_tokens, gate), images, patch)
+                return
+
+    def _kept_tokens(self, gate: PatchGate, images: Tensor, keep: Tensor | None) -> Tensor:
+        with gate.keeping(keep):
+            return self._features(images, fewer=keep is not None)[1]
 
     def _projection(self, features: Tensor, what: str) -> nn.Module:
         width = features.shape[-1]

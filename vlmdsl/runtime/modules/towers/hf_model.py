@@ -72,9 +72,9 @@ class Call:
         return inputs
 
 
-def load_tower(name: str, kind: Kind) -> tuple[nn.Module, Call, frozenset[str]]:
+def load_tower(name: str, kind: Kind, *, pretrained: bool = True) -> tuple[nn.Module, Call, frozenset[str]]:
     """The model called `name`, a folder or one of the hub, in evaluation mode; how it encodes fields of `kind`; and which of
-    its parameters are not among the saved weights.
+    its parameters are not among the saved weights. If it is not `pretrained`, only its configuration is read.
 
     Raises `DiagnosticError`: V0901 without transformers, V0902 if the model cannot be loaded, V0831 if it is not of `kind`.
     """
@@ -82,9 +82,7 @@ def load_tower(name: str, kind: Kind) -> tuple[nn.Module, Call, frozenset[str]]:
     try:
         # No code from the model's folder and no pickled weights: a model that is downloaded is data.
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
-        model, report = _class_of(config, transformers).from_pretrained(
-            name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
-        )
+        model, absent = _with_weights(name, config, transformers) if pretrained else (_new(config, transformers), set())
     except Exception as error:
         # The library raises whatever a damaged or foreign file provokes.
         raise DiagnosticError((_not_loaded(name, error),)) from error
@@ -112,7 +110,7 @@ def load_tower(name: str, kind: Kind) -> tuple[nn.Module, Call, frozenset[str]]:
         has_start=not translates or getattr(config, "bos_token_id", None) is not None,
         sorts=config.patch_size if sorts else None,
     )
-    missing = {key for key, parameter in model.named_parameters() if names.get(id(parameter)) in report["missing_keys"]}
+    missing = {key for key, parameter in model.named_parameters() if names.get(id(parameter)) in absent}
     return model.eval(), call, frozenset(missing)
 
 
@@ -152,6 +150,19 @@ def answers(name: str, what: str) -> Iterator[None]:
         said = " ".join(str(error).split())[:300]
         problem = f"cannot be used for {what}: {type(error).__name__}: {said}"
         raise does_not_fit(name, problem) from error
+
+
+def _with_weights(name: str, config: Any, transformers: ModuleType) -> tuple[Any, set[str]]:
+    """The model with its saved weights, and the names of those that are not there."""
+    model, report = _class_of(config, transformers).from_pretrained(
+        name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+    )
+    return model, set(report["missing_keys"])
+
+
+def _new(config: Any, transformers: ModuleType) -> Any:
+    kind = _class_of(config, transformers)
+    return kind.from_config(config) if kind is transformers.AutoModel else kind(config)
 
 
 def _class_of(config: Any, transformers: ModuleType) -> Any:

@@ -135,3 +135,38 @@ def test_a_missing_package_is_a_diagnostic(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(DiagnosticError, match="V0901"):
         build_encoder("hf:any", "Text", dimension=8)
+
+
+@pytest.mark.parametrize("model", ["vit", "clip vision", "dinov2", "siglip vision", "clip, its images"])
+def test_dropped_patches_of_a_vision_transformer_change_nothing_but_their_absence(model, tmp_path):
+    encoder = build_encoder(saved(CONFIGS[model][1](), tmp_path), "Image", 16, ("pooled", "tokens")).eval()
+    assert (encoder.image_format.patch, encoder.image_format.resizable, encoder.overlapping_patches) == (8, False, False)
+    pixels, keep = torch.randn(2, 3, 32, 32), torch.tensor([[3, 0, 9], [1, 2, 15]])
+    kept = encoder(pixels, keep=keep)
+    assert kept.tokens.shape == (2, 3, 16)
+    changed = pixels.clone()
+    changed[0, :, 8:16, :8] = 5.0  # patch 4, which is dropped
+    assert torch.equal(encoder(changed, keep=keep).pooled[0], kept.pooled[0])
+    assert not torch.allclose(kept.pooled, encoder(pixels).pooled)
+
+
+def test_a_model_that_merges_its_patches_takes_no_dropped_ones(tmp_path):
+    config = transformers.SwinConfig(
+        image_size=32, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[1, 2], window_size=4
+    )
+    assert build_encoder(saved(config, tmp_path), "Image", 16).image_format.patch is None
+
+
+@pytest.mark.parametrize(("model", "causal"), [("clip text", True), ("bert", False)])
+def test_a_text_tower_says_whether_it_is_causal(model, causal, tmp_path):
+    assert build_encoder(saved(CONFIGS[model][1](), tmp_path), "Text", 16).causal is causal
+
+
+def test_a_configuration_alone_gives_new_weights(tmp_path):
+    name = saved(CONFIGS["vit"][1](), tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.manual_seed(1)
+    first, second = (build_encoder(name, "Image", 16, pretrained=False) for _ in range(2))
+    assert not torch.equal(*(next(iter(one.model.parameters())) for one in (first, second)))
+    with pytest.raises(DiagnosticError, match="V0902"):
+        build_encoder(name, "Image", 16)
