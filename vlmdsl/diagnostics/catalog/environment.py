@@ -18,10 +18,11 @@ class PackageMissing(Problem):
         "`scikit-image` for the stand-in `superpixels(image)`, `pip install 'vlmdsl[arrow]'` adds `pyarrow` for Parquet "
         "and Arrow files, `pip install 'vlmdsl[datasets]'` adds `datasets` for data named `hf:...`, `pip install "
         "'vlmdsl[detection]'` adds `pycocotools` for the average precision of predicted boxes "
-        "(`evaluation.average_precision`), `pip install 'vlmdsl[onnx]'` adds `onnxscript` for `vlmdsl export --format onnx`, and "
-        "`vlmdsl[timm]` and `vlmdsl[open_clip]` add these libraries for encoders named after them; both import `torchvision`, "
-        "which has to be the build that fits `torch`. If the package is installed, it is probably in a different environment from the "
-        "`vlmdsl` that ran; `python -m pip show vlmdsl` and `python -m pip show PACKAGE` must name the same folder."
+        "(`evaluation.average_precision`), `pip install 'vlmdsl[onnx]'` adds `onnxscript` for `vlmdsl export --format "
+        "onnx`, and `vlmdsl[timm]` and `vlmdsl[open_clip]` add these libraries for encoders named after them; both "
+        "import `torchvision`, which has to be the build that fits `torch`. If the package is installed, it is probably "
+        "in a different environment from the `vlmdsl` that ran; `python -m pip show vlmdsl` and `python -m pip show "
+        "PACKAGE` must name the same folder."
     )
     provoked_by = "`--set model.image_encoder=hf:google/vit-base-patch16-224` without transformers installed"
 
@@ -32,11 +33,11 @@ class PretrainedModelMissing(Problem):
     summary = "A model named `hf:...`, `timm:...` or `open_clip:...` was not found, or its files cannot be used."
     explanation = (
         "`hf:NAME` names a folder on this machine, or a model of the Hugging Face hub, which is loaded from the local "
-        "cache or downloaded. Without a connection only folders and cached models can be used; a private model requires a "
-        "login. The folder needs a `config.json` and weights in the safetensors format; weights in the older pickle "
+        "cache or downloaded. Without a connection only folders and cached models can be used; a private model requires "
+        "a login. The folder needs a `config.json` and weights in the safetensors format; weights in the older pickle "
         "format are rejected, because loading them can run arbitrary code, and so are models that come with their own "
-        "code. `timm:NAME` and `open_clip:MODEL/WEIGHTS` name a model of these libraries, which they load likewise, or a folder "
-        "in their form. The note below the message is the error of the library."
+        "code. `timm:NAME` and `open_clip:MODEL/WEIGHTS` name a model of these libraries, which they load likewise, or a "
+        "folder in their form. The note below the message is the error of the library."
     )
     provoked_by = "`--set model.text_encoder=hf:./nowhere`"
 
