@@ -139,7 +139,7 @@ def _made(timm: ModuleType, name: str, image_size: int | None, pretrained: bool)
                     raise
             else:
                 return model.eval()
-        raise AssertionError("the last of the options is none")
+        raise AssertionError("a model without arguments was refused its arguments")
 
 
 def _image_format(timm: ModuleType, called: str, model: nn.Module, image_size: int | None) -> ImageFormat:
