@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import vlmdsl
 from bundled.objectives import OBJECTIVES
 from bundled.runs import DATA, SETTINGS, columns_of, hyper_parameters_of, program_of, with_tiny_towers
+from vlmdsl.runtime.tracking.metrics import SPEED
 from vlmdsl.runtime.training import stages
 
 HALF, WHOLE = 2, 4
@@ -24,7 +25,8 @@ def records(run: Path) -> list[dict[str, Any]]:
     """The metrics without the speed, which no two runs share."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for record in lines:
-        del record["samples_per_second"]
+        for name in SPEED:
+            del record[name]
     return lines
 
 

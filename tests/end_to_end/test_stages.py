@@ -17,6 +17,7 @@ from torch._dynamo.utils import counters
 
 import vlmdsl
 from vlmdsl.runtime.data import Mixture
+from vlmdsl.runtime.tracking.metrics import SPEED
 from vlmdsl.runtime.training.checkpoint import stage_of
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -81,10 +82,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_resumes_in_the_stage_in_which_it_was_stopped(staged: Path, tmp_path: Path, step: int) -> None:
     resumed = resumed_from(staged, tmp_path / "copy", step)
     assert_same(tensors(staged), tensors(resumed))
-    same = [{name: value for name, value in line.items() if name != "samples_per_second"} for line in metrics(staged)]
-    assert same == [
-        {name: value for name, value in line.items() if name != "samples_per_second"} for line in metrics(resumed)
-    ]
+    same = [{name: value for name, value in line.items() if name not in SPEED} for line in metrics(staged)]
+    assert same == [{name: value for name, value in line.items() if name not in SPEED} for line in metrics(resumed)]
     assert [line["stage"] for line in metrics(resumed)] == ["warm"] * 2 + ["main"] * 3
 
 

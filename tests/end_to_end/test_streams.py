@@ -21,6 +21,7 @@ import vlmdsl
 from bundled.runs import SETTINGS, with_tiny_towers
 from vlmdsl import DiagnosticError
 from vlmdsl.runtime.data import open_source, streams
+from vlmdsl.runtime.tracking.metrics import SPEED
 from vlmdsl.runtime.training import stages
 from vlmdsl.runtime.training.loop import train_steps
 from vlmdsl.runtime.values import Batch
@@ -61,7 +62,8 @@ def records(run: Path) -> list[dict[str, Any]]:
     """The metrics without the speed, which no two runs share."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for record in lines:
-        del record["samples_per_second"]
+        for name in SPEED:
+            del record[name]
     return lines
 
 

@@ -207,7 +207,13 @@ class DataConfig(_Section):
     stream_window: int = Field(
         1000, ge=1, description="samples of a stream that are shuffled together, for each of the shards read side by side"
     )
-    workers: int = Field(0, ge=0, le=256, description="data loading worker processes; 0 loads in the training process")
+    workers: int | None = Field(
+        None,
+        ge=0,
+        le=256,
+        description="data loading worker processes, which change no batch; 0 loads in the training process; null: one for "
+        "each core but one, up to 8, and none where there is little to load",
+    )
 
 
 class OptimizerConfig(_Section):

@@ -74,7 +74,7 @@ class LoadingProcessLost(Problem):
     template = "a data loading worker has ended: {reason}"
     summary = "One of the `data.workers` was killed, usually because memory ran out."
     explanation = (
-        "With `data.workers`, samples are loaded by separate processes. One that is killed, for example because memory "
+        "Samples are loaded by separate processes (`data.workers`). One that is killed, for example because memory "
         "ran out, or shared memory in a container (`--shm-size`), cannot deliver its batch, so the run stops; it can be "
         "resumed from its last checkpoint (`--resume`). Use fewer workers, or none: batches are the same for any number. "
         "A smaller `data.max_image_pixels` skips images that need much memory."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
 import numpy as np
@@ -34,16 +34,21 @@ _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
 
 
 def decode_image(
-    value: object, folder: str | None = None, limits: Limits = DEFAULT_LIMITS, side: int | None = None
+    value: object,
+    folder: str | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    side: int | None = None,
+    fit: Callable[[np.ndarray | Image.Image], np.ndarray] = np.asarray,
 ) -> np.ndarray:
     """`uint8 [H, W, 3]`, RGB, upright, of encoded bytes, a path (relative to `folder`), a Pillow image or such an array.
 
     A path leads to a regular file inside `folder` or a folder that the limits allow; without a folder, text is not a path.
     Transparent pixels show a white ground: the colour they hide is arbitrary. With `side`, a JPEG much larger than it is
-    decoded at a half, a quarter or an eighth of its size. Raises `BadSample`.
+    decoded at a half, a quarter or an eighth of its size. `fit` is applied to the image before the levels are copied, which
+    an image of Pillow is faster for. Raises `BadSample`.
     """
     content = _content(value, folder, limits)
-    return content if isinstance(content, np.ndarray) else _decoded(content, limits, side)
+    return fit(content) if isinstance(content, np.ndarray) else _decoded(content, limits, side, fit)
 
 
 def _content(value: object, folder: str | None, limits: Limits) -> np.ndarray | bytes | Image.Image:
@@ -88,7 +93,12 @@ def image_extent(value: object, folder: str | None = None, limits: Limits = DEFA
     return (image.height, image.width) if turned else (image.width, image.height)
 
 
-def _decoded(value: bytes | Image.Image, limits: Limits, side: int | None) -> np.ndarray:
+def _decoded(
+    value: bytes | Image.Image,
+    limits: Limits,
+    side: int | None,
+    fit: Callable[[np.ndarray | Image.Image], np.ndarray],
+) -> np.ndarray:
     try:
         # Pillow warns of damaged metadata, and of large images, which have a limit of their own here.
         with warnings.catch_warnings():
@@ -96,11 +106,15 @@ def _decoded(value: bytes | Image.Image, limits: Limits, side: int | None) -> np
             image = Image.open(io.BytesIO(value), formats=_FORMATS) if isinstance(value, bytes) else value
             if _pixels_of(image) > limits.image_pixels:
                 raise BadSample("image too large")
-            if isinstance(value, bytes) and image.format == "JPEG" and value.count(_SCAN) > _MOST_SCANS:
+            if isinstance(value, bytes) and image.format == "JPEG" and _scans(value) > _MOST_SCANS:
                 raise BadSample("image of too many scans")
             if side is not None:
                 image.draft(None, (side * _DETAIL, side * _DETAIL))
-            pixels = np.asarray(_rgb(_upright(image)))
+            upright = _rgb(_upright(image))
+            upright.load()
+            if not upright.width or not upright.height:
+                raise BadSample("damaged image")
+            pixels = fit(upright)
     except BadSample:
         raise
     except (Image.DecompressionBombError, MemoryError) as fault:
@@ -109,9 +123,13 @@ def _decoded(value: bytes | Image.Image, limits: Limits, side: int | None) -> np
         # Pillow's decoders meet damaged files with OSError, SyntaxError, ValueError, struct.error and more: each means that
         # this sample cannot be used, and none may stop a run.
         raise BadSample("damaged image") from fault
-    if not pixels.size:
-        raise BadSample("damaged image")
     return pixels
+
+
+def _scans(jpeg: bytes) -> int:
+    """At most how many scans a JPEG has; `bytes.count` takes ten times as long for a mark of two bytes."""
+    levels = np.frombuffer(jpeg, dtype=np.uint8)
+    return int(np.count_nonzero(levels[np.flatnonzero(levels[:-1] == _SCAN[0]) + 1] == _SCAN[1]))
 
 
 def _pixels_of(image: Image.Image) -> int:
@@ -143,7 +161,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8), "L")
     elif image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 class ImageCache:

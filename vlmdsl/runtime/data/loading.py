@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -16,9 +18,16 @@ from vlmdsl.runtime.data.report import Skipped
 from vlmdsl.runtime.values import Batch
 from vlmdsl.source import Span
 
-__all__ = ["Counting", "LoadedBatch", "Tally", "in_order"]
+__all__ = ["Counting", "LoadedBatch", "Tally", "in_order", "workers_for"]
 
 _PLACE = Span("<command line>", 0, 0)
+
+_FEWEST_BATCHES = 100
+"""Fewer are loaded sooner than worker processes have started."""
+
+_MOST_WORKERS = 8
+_SHARED_BYTES = 2**28
+"""Shared memory, through which batches come, below which none are started: containers often have 64 MiB."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,26 @@ class Tally:
 
     skipped: list[Skipped]
     counts: Counter[str]
+
+
+def workers_for(setting: int | None, batches: int, loaders: int = 1) -> int:
+    """How many processes load: as many as `data.workers` says; else one for each core of this process but one, shared by
+    the `loaders` that load at the same time, and none for few batches or where there is little shared memory."""
+    if setting is not None:
+        return setting
+    if batches < _FEWEST_BATCHES or _shared_memory() < _SHARED_BYTES:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    own = cores // max(int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1"))), 1)
+    return min(max(own - 1, 0), _MOST_WORKERS) // max(loaders, 1)
+
+
+def _shared_memory() -> int:
+    """Bytes of shared memory that are free; more than needed where that cannot be said."""
+    with suppress(OSError):
+        status = os.statvfs("/dev/shm")
+        return status.f_bavail * status.f_frsize
+    return _SHARED_BYTES
 
 
 class Counting:
@@ -76,5 +105,10 @@ def in_order(batches: Dataset[LoadedBatch], positions: Iterable[int], workers: i
 
 
 def _start_worker(_number: int) -> None:
+    # A signal to end goes to the whole group of processes. The training process then takes its last step, and needs what it
+    # waits for: workers end with it. The loader itself ends a worker that does not answer with one more SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     # The tokenizer's threads do not survive a fork; without this it warns on every batch.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

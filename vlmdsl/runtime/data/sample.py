@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from vlmdsl.runtime.data.context import NO_MATERIALS, Materials, ViewContext
 from vlmdsl.runtime.data.images import ImageCache, decode_image, image_extent
@@ -98,6 +99,7 @@ class SampleReader:
             if loaded.segments is not None:
                 own = mapping.field(loaded.segments) if isinstance(loaded.segments, str) else loaded.segments
                 self._read_field[own.name] = partial(family_of("Segments").read, field=own)
+        self._fits = _fits_of(self.values)
         self._seed = seed
         self._materials = materials
         self._images = ImageCache(cache_bytes)
@@ -188,9 +190,22 @@ class SampleReader:
         image = self._images.get((index, field.name))
         if image is None:
             value, folder = first_value(columns, field.columns), self.source.folder_of(index)
-            image = decode_image(value, folder, self._materials.limits, self._sides.get(field.name))
+            fit = self._fits.get(field.name, np.asarray)
+            image = decode_image(value, folder, self._materials.limits, self._sides.get(field.name), fit)
             self._images.put((index, field.name), image)
         return image
+
+
+def _fits_of(values: Mapping[str, Loaded]) -> dict[str, Callable[[np.ndarray | Image.Image], np.ndarray]]:
+    """What brings the image of a field to the format of its tower as soon as it is decoded, where nothing else reads it."""
+    readers: dict[str, set[object]] = {}
+    for loaded in values.values():
+        # What is moved or brought to a shorter side first is not the same if it is done twice.
+        once = loaded.view.untouched and loaded.segments is None
+        form = loaded.form if once and isinstance(loaded.form, ImageFormat) and loaded.form.shorter is None else None
+        readers.setdefault(loaded.view.field, set()).add(form)
+    alone = {name: next(iter(forms)) for name, forms in readers.items() if len(forms) == 1}
+    return {name: form.fit for name, form in alone.items() if isinstance(form, ImageFormat)}
 
 
 def _check_regions(values: Iterable[object]) -> None:

@@ -56,6 +56,11 @@ class View:
         return float(str(sides[-1])) if sides else 1.0
 
     @property
+    def untouched(self) -> bool:
+        """Whether no step changes its value: patches may be dropped or replaced by the tower."""
+        return all(operation in _OF_PATCHES for operation, _ in self.steps)
+
+    @property
     def drops(self) -> tuple[Attributes, ...]:
         """The attributes of its steps that drop patches, which is done after all others, whatever the order."""
         return tuple(dict(attributes) for operation, attributes in self.steps if operation == DROP)
@@ -86,9 +91,8 @@ class View:
                 value = VIEWS[operation](value, dict(attributes), context)
         if self.kind == "Image" and context.form is not None:
             # The result of a step no longer has a margin.
-            untouched = all(operation in _OF_PATCHES for operation, _ in self.steps)
-            form = context.images if untouched else ImageFormat(context.images.side(self.side))
-            return form.fit(value, self.side if untouched else 1.0)
+            form = context.images if self.untouched else ImageFormat(context.images.side(self.side))
+            return form.fit(value)
         return value
 
     def segments(self, image: np.ndarray, numbers: np.ndarray, context: ViewContext) -> np.ndarray:

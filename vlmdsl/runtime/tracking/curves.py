@@ -20,11 +20,6 @@ __all__ = ["draw_curves"]
 Records = Sequence[dict[str, float]]
 
 _COLUMNS = 3
-_OF_THE_LOOP = {
-    "learning_rate": "learning rate",
-    "gradient_norm": "gradient norm before clipping",
-    "samples_per_second": "samples per second",
-}
 
 
 @dataclass(frozen=True)
@@ -36,6 +31,14 @@ class _Panel:
     bottom: float | None = None
     percent: bool = False
     chance: bool = False
+
+
+_OF_THE_LOOP = (
+    _Panel("learning rate", {"learning_rate": "learning rate"}, bottom=0.0),
+    _Panel("gradient norm before clipping", {"gradient_norm": "gradient norm"}, bottom=0.0),
+    _Panel("samples per second", {"samples_per_second": "samples per second"}, bottom=0.0),
+    _Panel("seconds per step", {"seconds_per_step": "all of it", "seconds_waiting": "waiting for data"}, bottom=0.0),
+)
 
 
 def draw_curves(metrics: Path, picture: Path, title: str = "") -> None:
@@ -76,10 +79,17 @@ def _panels(records: Records) -> list[_Panel]:
     accuracies = {f"{name}.accuracy": name for name in terms if f"{name}.accuracy" in record}
     if accuracies:
         panels.append(_Panel("in-batch accuracy, percent", accuracies, bottom=0.0, percent=True))
-    plotted = {"step", "loss", *losses, *accuracies, *_OF_THE_LOOP, *(f"{name}.chance" for name in terms)}
+    plotted = {
+        "step",
+        "loss",
+        *losses,
+        *accuracies,
+        *(name for panel in _OF_THE_LOOP for name in panel.lines),
+        *(f"{name}.chance" for name in terms),
+    }
     plotted |= {f"terms/{name}" for name in terms}
     panels += [_Panel(name.replace("_", " "), {name: name}) for name in record if name not in plotted]
-    return panels + [_Panel(title, {name: title}, bottom=0.0) for name, title in _OF_THE_LOOP.items() if name in record]
+    return panels + [panel for panel in _OF_THE_LOOP if record.keys() >= panel.lines.keys()]
 
 
 def _draw(axes: Axes, panel: _Panel, records: Records) -> None:

@@ -1,7 +1,7 @@
 """The metrics of a run, one JSON object per line: `step`, `loss`, `terms/NAME`, and whatever else was measured at that step.
 
 Of a run with stages or flows each says its `stage` and `flow`, and the terms of flows are `terms/FLOW.NAME`.
-`NAME.accuracy` and `NAME.chance` belong to the term NAME; `learning_rate`, `gradient_norm` and `samples_per_second` to the
+`NAME.accuracy` and `NAME.chance` belong to the term NAME; `learning_rate`, `gradient_norm` and the `SPEED` to the
 loop; other names are the recipe's own, such as `temperature`.
 """
 
@@ -18,10 +18,12 @@ from typing import Protocol
 
 from vlmdsl.runtime.files import damaged, read_text, write_atomically, writing
 
-__all__ = ["WORDS", "MetricsFile", "Tracker", "cut_metrics", "loss_at_chance", "read_metrics", "term_names"]
+__all__ = ["SPEED", "WORDS", "MetricsFile", "Tracker", "cut_metrics", "loss_at_chance", "read_metrics", "term_names"]
 
 WORDS = ("stage", "flow")
 """What a record holds that is not a number: the stage and the flow of its step, where the run has several."""
+SPEED = ("samples_per_second", "seconds_per_step", "seconds_waiting")
+"""What a record says of the speed since the one before: the last is how long a step waited for its batch."""
 _NAME = re.compile(r"[\w./@+\-]{1,200}")
 _MOST_STEPS = 2**63
 

@@ -114,4 +114,7 @@ def describe(record: Mapping[str, float]) -> str:
     words += [f"{name} {record[name]:.4g}" for name in record if name.startswith("temperature")]
     if "samples_per_second" in record:
         words.append(f"{record['samples_per_second']:.0f} samples/s")
+    if "seconds_per_step" in record:
+        step, waiting = (f"{1000 * record[name]:.0f} ms" for name in ("seconds_per_step", "seconds_waiting"))
+        words.append(f"step {step}, {waiting} of it for data")
     return "  ".join(words)

@@ -41,6 +41,7 @@ from vlmdsl.runtime.data import (
     weighted_parts,
     with_stand_ins,
 )
+from vlmdsl.runtime.data.loading import workers_for
 from vlmdsl.runtime.data.order import Part
 from vlmdsl.runtime.data.stand_ins import Call
 from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
@@ -313,12 +314,12 @@ def training_batches(
     world: World,
     *,
     part: tuple[str, str] = ("", ""),
-    mixed: bool = False,
+    flows: int = 1,
 ) -> BatchLoader:
     """This process's share of every training batch.
 
-    `part` is the stage and the flow that they are for; of flows that are `mixed` the numbers that follow the run are left
-    to `MixedBatches`.
+    `part` is the stage and the flow that they are for; of several `flows` the numbers that follow the run are left to
+    `MixedBatches`.
     """
     groups = groups_by_source(data.train, data.mapping) if program.batch_policy == ONE_SOURCE else None
     fields = {node.string("name"): node.type for node in program.nodes() if node.operation is FIELD}
@@ -329,13 +330,13 @@ def training_batches(
         model.readings,
         fields=plain,
         draws=draws(program),
-        ramps=() if mixed else ramps(program),
+        ramps=() if flows > 1 else ramps(program),
         steps=config.train.steps,
         batch=config.train.batch,
         seed=seed_of(config.train.seed, *part),
         rank=world.rank,
         world=world.size,
-        workers=config.data.workers,
+        workers=workers_for(config.data.workers, config.train.steps, flows),
         materials=materials_of(config),
         groups=groups,
         parts=_weighted(program, config.data, data),

@@ -16,6 +16,7 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import EncoderDoesNotFit
 from vlmdsl.ir.modules import CodebookSettings
 from vlmdsl.runtime.data import EvaluationLoader, Loaded, some_samples, view_of
+from vlmdsl.runtime.data.loading import workers_for
 from vlmdsl.runtime.modules.towers import CodebookTower, Encoder
 from vlmdsl.runtime.values import ImageBatch
 from vlmdsl.schema import ModelConfig, RunConfig
@@ -94,7 +95,7 @@ def _images(name: str, tower: CodebookTower, model: VisionLanguageModel, data: D
         data.mapping,
         {"image": Loaded(view_of(stream.source).without_draws(), form)},
         batch=config.evaluation.batch,
-        workers=config.data.workers,
+        workers=workers_for(config.data.workers, images // config.evaluation.batch),
     )
     device = tower.codebook.centres.device
     for batch in loader:

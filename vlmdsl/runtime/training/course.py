@@ -154,7 +154,7 @@ class StageOfRun:
         loaders = {
             flow.name: training_batches(
                 flow.objective.program, flow.config, opened[flow.name], models[flow.name], world,
-                part=(self.name, flow.name), mixed=len(self.flows) > 1,
+                part=(self.name, flow.name), flows=len(self.flows),
             )
             for flow in self.flows
         }  # fmt: skip

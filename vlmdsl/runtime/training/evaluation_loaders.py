@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vlmdsl.runtime.data import EvaluationLoader, FieldMapping, Loaded, Source, View
+from vlmdsl.runtime.data.loading import workers_for
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.training.assembly import Data, materials_of
 from vlmdsl.schema import RunConfig
@@ -35,11 +36,12 @@ class Loaders:
         self, samples: tuple[Source, FieldMapping], values: Mapping[str, Loaded], limit: int | None = None
     ) -> EvaluationLoader:
         """These values of each of some samples, in their order."""
+        count = len(samples[0]) if limit is None else min(limit, len(samples[0]))
         return EvaluationLoader(
             *samples,
             values,
             batch=self.config.evaluation.batch,
             limit=limit,
-            workers=self.config.data.workers,
+            workers=workers_for(self.config.data.workers, count // self.config.evaluation.batch),
             materials=materials_of(self.config),
         )

@@ -17,6 +17,7 @@ from vlmdsl.backends.torch.cached import CachedStep
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import LossNotFinite
 from vlmdsl.runtime.model import FlowModels
+from vlmdsl.runtime.tracking.metrics import SPEED
 from vlmdsl.runtime.training.idle import IdleTerms
 from vlmdsl.runtime.training.optimizer import set_learning_rate
 from vlmdsl.runtime.training.processes import World, in_parallel, seed_generators
@@ -53,16 +54,26 @@ class Callbacks:
 
 @dataclass
 class _Clock:
-    """Samples per second since the last reading, without the time of evaluations and checkpoints."""
+    """The speed since the last reading, without the time of evaluations and checkpoints."""
 
     samples: int = 0
+    steps: int = 0
+    waited: float = 0.0
     since: float = field(default_factory=time.perf_counter)
 
-    def read(self) -> float:
-        now = time.perf_counter()
-        rate = self.samples / max(now - self.since, 1e-9)
-        self.samples, self.since = 0, now
-        return rate
+    def read(self) -> dict[str, float]:
+        """Samples per second, and of a step the seconds, and those in which it waited for its batch."""
+        now, steps = time.perf_counter(), max(self.steps, 1)
+        seconds = max(now - self.since, 1e-9)
+        speed = dict(zip(SPEED, (self.samples / seconds, seconds / steps, self.waited / steps), strict=True))
+        self.samples, self.steps, self.waited, self.since = 0, 0, 0.0, now
+        return speed
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - start
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
@@ -99,7 +110,8 @@ def train_steps(
     clock, watch = _Clock(), IdleTerms()
     for own_step in range(start, train.steps):
         step = before + own_step
-        batch = _next(batches, callbacks.interrupted if world.size == 1 and own_step > start else _never)
+        with clock.waiting():
+            batch = _next(batches, callbacks.interrupted if world.size == 1 and own_step > start else _never)
         if batch is None:
             callbacks.save(step)
             return step
@@ -116,11 +128,11 @@ def train_steps(
         callbacks.idle(batch.flow, watch.after(batch.flow, output.terms))
         epoch_ends = batch.ends_epoch or (per_epoch > 0 and (own_step + 1) % per_epoch == 0)
         _update(model, optimizer, batch.flow, epoch_ends=epoch_ends)
-        clock.samples += train.batch
+        clock.samples, clock.steps = clock.samples + train.batch, clock.steps + 1
         last = own_step + 1 == train.steps
         if done % train.log_every == 0 or own_step == 0 or last:
             more = {"gradient_norm": norm.item(), "learning_rate": config.optimizer.learning_rate * factor}
-            callbacks.log({**_record(output, done, batch.flow), **more, "samples_per_second": clock.read()})
+            callbacks.log({**_record(output, done, batch.flow), **more, **clock.read()})
         with clock.stopped():
             if done % train.checkpoint_every == 0 or last:
                 callbacks.save(done)

@@ -12,6 +12,7 @@ from vlmdsl.backends.torch.search import load_faiss
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import NoUsableSample
 from vlmdsl.runtime.data import EvaluationLoader
+from vlmdsl.runtime.data.loading import workers_for
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.training.assembly import Data, materials_of, reference_values
 from vlmdsl.runtime.training.codebooks import fill_codebooks
@@ -54,7 +55,7 @@ def fill_references(model: VisionLanguageModel, data: Data, config: RunConfig) -
         data.reference_mapping,
         reference_values(model),
         batch=config.evaluation.batch,
-        workers=config.data.workers,
+        workers=workers_for(config.data.workers, len(data.reference) // config.evaluation.batch),
     )
     device = next(model.encoders.parameters()).device
     parts: dict[str, list[Tensor]] = {column.name: [] for column in references.columns}

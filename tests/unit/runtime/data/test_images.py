@@ -115,3 +115,26 @@ def test_the_cache_keeps_to_its_budget() -> None:
     for key in range(4):
         cache.put(key, image)
     assert [cache.get(key) is image for key in range(4)] == [True, True, False, False]
+
+
+@pytest.mark.parametrize("form", [ImageFormat(16), ImageFormat(16, fitting="squash"), ImageFormat(16, shorter=20)])
+def test_an_image_is_the_same_whether_it_is_fitted_as_it_is_decoded_or_later(form: ImageFormat) -> None:
+    """The loader does the first where nothing else reads the image."""
+    levels = np.random.default_rng(0).integers(0, 256, (30, 41, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, "JPEG")
+    later = form.fit(decode_image(file.getvalue()))
+    assert np.array_equal(decode_image(file.getvalue(), fit=form.fit), later)
+    assert np.array_equal(form.fit(later) if form.shorter is None else later, later)
+
+
+def test_levels_are_standardised_as_by_arithmetic_and_arrays_in_use_are_not_used_again() -> None:
+    form = ImageFormat(16, mean=(0.48, 0.46, 0.41), deviation=(0.27, 0.26, 0.28))
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    mean, deviation = torch.tensor(form.mean).view(3, 1, 1), torch.tensor(form.deviation).view(3, 1, 1)
+    expected = torch.from_numpy(levels).permute(2, 0, 1).float().div(255.0).sub(mean).div(deviation)
+    held = [form.tensor([levels + number]) for number in range(6)]
+    assert torch.equal(held[0][0], expected)
+    assert len({tensor.data_ptr() for tensor in held}) == 6
+    address = held.pop().data_ptr()
+    assert form.tensor([levels]).data_ptr() == address

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -16,7 +18,8 @@ import vlmdsl
 from batches import loaded_values, streams_in_forms
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Graph, Node, Reading, Stream, ramps
-from vlmdsl.runtime.data import BatchLoader, EvaluationLoader, Requirement, map_fields, open_source
+from vlmdsl.runtime.data import BatchLoader, EvaluationLoader, Requirement, loading, map_fields, open_source
+from vlmdsl.runtime.data.loading import workers_for
 from vlmdsl.runtime.data.sample import SampleReader
 from vlmdsl.runtime.tokenizer import train_tokenizer
 from vlmdsl.runtime.values import Batch, ImageBatch, ImageFormat, Noise, ScalarBatch, TextBatch, Value, cat, port
@@ -348,3 +351,32 @@ def test_batch_k_holds_the_numbers_that_follow_the_run_for_step_k(plain_streams:
     assert later == draws[3]
     with pytest.raises(ValueError, match="b follows the run"):
         next(iter(shapes_loader(plain_streams, draws=[], ramps=nodes)))
+
+
+def test_how_many_processes_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setattr(loading, "_shared_memory", lambda: 2**30)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert [workers_for(None, batches) for batches in (99, 100)] == [0, 5]
+    assert [workers_for(setting, 10) for setting in (0, 3)] == [0, 3]
+    assert workers_for(None, 1000, loaders=2) == 2
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert workers_for(None, 1000) == 1
+    monkeypatch.setattr(loading, "_shared_memory", lambda: 64 * 2**20)
+    assert workers_for(None, 1000) == 0
+
+
+def test_workers_outlive_the_signals_that_end_a_run(plain_streams: list[Stream]) -> None:
+    """These go to all processes of a group, and the step that is taken needs its batch. The loader ends its workers."""
+    loader = iter(shapes_loader(plain_streams, workers=1))
+    next(loader)
+    (worker,) = multiprocessing.active_children()
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        os.kill(worker.pid or 0, number)
+    for _ in range(6):
+        next(loader)
+    assert worker.is_alive()
+    del loader
+    gc.collect()
+    worker.join(20)
+    assert not worker.is_alive()
