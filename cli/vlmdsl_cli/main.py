@@ -27,6 +27,7 @@ COMMANDS = {
     "search": "Find the pictures that fit a text, with a trained model.",
     "encode": "Write the features of a data set by a trained model to a file.",
     "export": "Write a trained model for others, with a model card.",
+    "data": "Check, preview and convert data.",
     "compare": "Train several recipes in the same way and compare their results.",
     "check": "Check recipes for errors.",
     "fmt": "Format recipes.",

@@ -1,10 +1,10 @@
-"""V0842 to V0844: the choice of data sources: their names, options and weights."""
+"""V0842 to V0846: the choice of data sources: their names, options and weights, and what `vlmdsl data` reads and writes."""
 
 from __future__ import annotations
 
 from vlmdsl.diagnostics.problem import Problem
 
-__all__ = ["DataOption", "NamedDataUnusable", "WeightsUnusable"]
+__all__ = ["DataOption", "NamedDataUnusable", "NoColumnToRead", "ShardsExist", "WeightsUnusable"]
 
 
 class NamedDataUnusable(Problem):
@@ -44,3 +44,27 @@ class WeightsUnusable(Problem):
         "is in a batch, and a stream has no sources of known length, so neither takes weights."
     )
     provoked_by = "`--data a.tar --data b.tar --set 'data.weights=[1]'`"
+
+
+class ShardsExist(Problem):
+    code = "V0845"
+    template = "there are shards in `{path}` already"
+    summary = "`vlmdsl data convert` does not overwrite shards."
+    explanation = (
+        "Shards are written as `shard-000000.tar` and so on, and a folder with shards of an earlier conversion would be "
+        "data of both. Name another folder, or remove the shards that are not needed. A conversion that was interrupted "
+        "left whole shards only: remove them, and begin again."
+    )
+    provoked_by = "`vlmdsl data convert pictures.csv --out shards` a second time"
+
+
+class NoColumnToRead(Problem):
+    code = "V0846"
+    template = "{name} has neither an image nor a text"
+    summary = "`vlmdsl data` looks at images and texts, and the data has no column for either."
+    explanation = (
+        "`vlmdsl data check`, `preview` and `convert` read the fields `image` and `text`, from the columns of these or the "
+        "usual names (`file_name`, `caption`, ...; `vlmdsl explain V0801`). `--map image=COLUMN` and `--map text=COLUMN` "
+        "name others. The message lists the columns."
+    )
+    provoked_by = "`vlmdsl data check numbers.csv` with a column `x` only"

@@ -15,7 +15,7 @@ from vlmdsl.runtime.data.files import read_inside
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.values import BadSample
 
-__all__ = ["IMAGE_SUFFIXES", "ImageCache", "decode_image", "image_extent"]
+__all__ = ["IMAGE_SUFFIXES", "ImageCache", "decode_image", "image_content", "image_extent", "thumbnail"]
 
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff", "avif")
 
@@ -47,11 +47,13 @@ def decode_image(
     decoded at a half, a quarter or an eighth of its size. `fit` is applied to the image before the levels are copied, which
     an image of Pillow is faster for. Raises `BadSample`.
     """
-    content = _content(value, folder, limits)
+    content = image_content(value, folder, limits)
     return fit(content) if isinstance(content, np.ndarray) else _decoded(content, limits, side, fit)
 
 
-def _content(value: object, folder: str | None, limits: Limits) -> np.ndarray | bytes | Image.Image:
+def image_content(
+    value: object, folder: str | None = None, limits: Limits = DEFAULT_LIMITS
+) -> np.ndarray | bytes | Image.Image:
     """The levels, the encoded bytes or the Pillow image that a column holds or names; raises `BadSample`."""
     if isinstance(value, np.ndarray):
         if value.dtype == np.uint8 and value.ndim == 3 and value.shape[2] == 3 and value.size:
@@ -80,7 +82,7 @@ def image_extent(value: object, folder: str | None = None, limits: Limits = DEFA
     >>> image_extent(np.zeros((20, 30, 3), dtype=np.uint8))
     (30, 20)
     """
-    content = _content(value, folder, limits)
+    content = image_content(value, folder, limits)
     if isinstance(content, np.ndarray):
         return content.shape[1], content.shape[0]
     try:
@@ -162,6 +164,13 @@ def _rgb(image: Image.Image) -> Image.Image:
     elif image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def thumbnail(pixels: np.ndarray, most: int) -> np.ndarray:
+    """An image `uint8 [H, W, 3]` at most so many pixels wide and high."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((most, most))
+    return np.asarray(image)
 
 
 class ImageCache:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -20,6 +21,7 @@ from vlmdsl.source import Span
 
 __all__ = ["Counting", "LoadedBatch", "Tally", "in_order", "workers_for"]
 
+T = TypeVar("T")
 _PLACE = Span("<command line>", 0, 0)
 
 _FEWEST_BATCHES = 100
@@ -81,8 +83,8 @@ class Counting:
             position += 1
 
 
-def in_order(batches: Dataset[LoadedBatch], positions: Iterable[int], workers: int) -> Iterator[LoadedBatch]:
-    """The batches at `positions`, loaded here or ahead by worker processes."""
+def in_order(batches: Dataset[T], positions: Iterable[int], workers: int) -> Iterator[T]:
+    """What a data set has at `positions`, such as batches, loaded here or ahead by worker processes."""
     if not workers:
         yield from (batches[position] for position in positions)
         return

@@ -72,8 +72,10 @@ class _Clock:
     @contextmanager
     def waiting(self) -> Iterator[None]:
         start = time.perf_counter()
-        yield
-        self.waited += time.perf_counter() - start
+        try:
+            yield
+        finally:
+            self.waited += time.perf_counter() - start
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
@@ -110,8 +112,7 @@ def train_steps(
     clock, watch = _Clock(), IdleTerms()
     for own_step in range(start, train.steps):
         step = before + own_step
-        with clock.waiting():
-            batch = _next(batches, callbacks.interrupted if world.size == 1 and own_step > start else _never)
+        batch = _next(batches, callbacks.interrupted if world.size == 1 and own_step > start else _never, clock)
         if batch is None:
             callbacks.save(step)
             return step
@@ -149,11 +150,12 @@ def _never() -> bool:
     return False
 
 
-def _next(batches: Iterator[Batch], interrupted: Callable[[], bool]) -> Batch | None:
-    """The batch that comes next; None where it cannot be loaded because this process is to end: the signal that asks it to
+def _next(batches: Iterator[Batch], interrupted: Callable[[], bool], clock: _Clock) -> Batch | None:
+    """The batch that comes next, the time of which is waited; None where it cannot be loaded because this process is to end: the signal that asks it to
     may have ended the processes that load its samples."""
     try:
-        return next(batches)
+        with clock.waiting():
+            return next(batches)
     except (RuntimeError, DiagnosticError):
         if interrupted():
             return None
