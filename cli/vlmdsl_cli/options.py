@@ -126,7 +126,12 @@ def data_arguments(command: Command) -> Command:
         multiple=True,
         help="Training data: shapes, tar shards, a table, an image folder, or a glob.",
     )
-    @click.option("--val", metavar="SPEC", multiple=True, help="Held-out data for the evaluation, in the same formats.")
+    @click.option(
+        "--val",
+        metavar="SPEC",
+        multiple=True,
+        help="Held-out data for the evaluation: in the same formats, or a share of the training data: 10%.",
+    )
     @click.option(
         "--map", "columns", metavar="FIELD=COLUMN", multiple=True, help="Read a field from a column with another name."
     )

@@ -237,6 +237,19 @@ def test_an_interrupted_encoding_continues(
     assert names == ["parted.npy", "parted.npy.keys.jsonl", "whole.npy", "whole.npy.keys.jsonl"]
 
 
+def test_features_as_a_table(clip: Path, folder: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the extra `arrow`")
+    assert encode(clip, str(folder), tmp_path / "f.parquet", batch=2).samples == 7
+    encode(clip, str(folder), tmp_path / "f.npy", batch=2)
+    rows = np.load(tmp_path / "f.npy")
+    table = parquet.read_table(tmp_path / "f.parquet").to_pydict()
+    assert table["key"] == [f"{index}.png" for index in range(7)]
+    assert [reason is not None for reason in table["skipped"]] == [index == 3 for index in range(7)]
+    assert table["features"][3] is None
+    assert np.array_equal(np.array(table["features"][5], dtype=np.float32), rows[5])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.npy", "f.npy.keys.jsonl", "f.parquet"]
+
+
 def test_a_file_of_another_format_is_refused(clip: Path, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(vlmdsl.DiagnosticError, match="V0862"):
         encode(clip, str(folder), tmp_path / "features.txt")

@@ -16,12 +16,12 @@ from vlmdsl.source import Span
 
 __all__ = ["EncodeResult", "encode"]
 
-_SUFFIX = ".npy"
+_SUFFIXES = (".npy", ".parquet")
 
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """The file with a row for each of so many `samples`; the rows of those that were `skipped`, by key, are NaN."""
+    """The file with a row for each of so many `samples`; those that were `skipped`, by key, have no features (NaN)."""
 
     file: Path
     samples: int
@@ -34,7 +34,7 @@ class EncodeResult:
     def to_text(self) -> str:
         """The file and its number of rows, then what was skipped."""
         lines = [f"{self.samples:,} rows in {displayed(str(self.file))}"]
-        lines += [f"row of NaN: {displayed(key)} ({reason})" for key, reason in self.skipped.items()]
+        lines += [f"without features: {displayed(key)} ({reason})" for key, reason in self.skipped.items()]
         return "\n".join(lines)
 
 
@@ -48,16 +48,18 @@ def encode(
     device: str | None = None,
     batch: int = 64,
 ) -> EncodeResult:
-    """Write the features of all images, or of all texts, to a file of numpy, `float32 [n, D]`; data of any size.
+    """Write the features of all images, or of all texts, to a file; data of any size.
 
-    Row i is sample i; `OUT.keys.jsonl` has its name. What is interrupted goes on when the same call is made again. Raises
-    `DiagnosticError` as `load` does, V0861 where the recipe encodes no such vectors, V0862 for a file of another ending,
+    A file of numpy is `float32 [n, D]`, of which row i is sample i, and `OUT.keys.jsonl` has its name. A Parquet file (the
+    extra `arrow`) has the columns `key`, `features` (a list of D numbers, null for a sample that was skipped) and `skipped`
+    (why). What is interrupted is continued when the same call is made again. Raises `DiagnosticError` as `load` does, V0901
+    without pyarrow, V0861 where the recipe encodes no such vectors, V0862 for a file of another ending,
     V0820 where no sample can be used, V0903 where the disk is full, and those of data that cannot be opened.
 
     Args:
         run: the run folder.
         data: a folder of pictures, or other data in the formats of `train`.
-        out: the file, `NAME.npy`.
+        out: the file, `NAME.npy` or `NAME.parquet`.
         what: `image` or `text`.
         map: `image` or `text` -> its column, if that has another name.
         device: see `load`.
@@ -71,7 +73,7 @@ def encode(
     3
     """
     file = Path(out)
-    if file.suffix != _SUFFIX:
+    if file.suffix not in _SUFFIXES:
         raise DiagnosticError((FormatUnknown.at(Span("<command line>", 0, 0), file=file),))
     model, trained = load(run, device=device, batch=batch), import_module("vlmdsl.runtime.trained")
     specs, kind = [data] if isinstance(data, str) else data, "Image" if what == "image" else "Text"

@@ -138,7 +138,9 @@ class DataConfig(_Section):
         "empty: all samples alike. No sample comes twice in an epoch, which ends when one source has been read",
     )
     val: Texts = Field(
-        (), description="held-out sources in the same formats; empty: the held-out scenes of the built-in data, else none"
+        (),
+        description="held-out sources in the same formats, or a share of the training samples, `10%`; empty: the held-out "
+        "scenes of the built-in data, else none",
     )
     map: dict[str, str] = Field(
         {},

@@ -17,7 +17,9 @@ __all__ = ["command"]
 @click.command("encode")
 @click.argument("run_folder", metavar="RUN_DIR")
 @click.argument("samples", metavar="DATA")
-@click.option("--out", metavar="NAME.npy", required=True, help="The file to write, one row per sample.")
+@click.option(
+    "--out", metavar="FILE", required=True, help="The file to write, NAME.npy or NAME.parquet; one row per sample."
+)
 @click.option("--what", type=click.Choice(["image", "text"]), default="image", show_default=True, help="What to encode.")
 @click.option("--batch", type=click.IntRange(1, 100_000), default=64, show_default=True, help="How many at a time.")
 @click.option("--map", "columns", metavar="FIELD=COLUMN", multiple=True, help="Read from a column of another name.")
@@ -33,7 +35,7 @@ def command(
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Write the features of all images or texts of DATA, by the model of RUN_DIR, to a file of numpy.
+    """Write the features of all images or texts of DATA, by the model of RUN_DIR, to a file.
 
     The same command continues one that was interrupted.
     """

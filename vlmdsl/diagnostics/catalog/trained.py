@@ -34,12 +34,12 @@ class NotLearned(Problem):
 
 class FormatUnknown(Problem):
     code = "V0862"
-    template = "features are written to a file NAME.npy, and this one is `{file}`"
+    template = "features are written to NAME.npy or NAME.parquet, and this file is `{file}`"
     summary = "`vlmdsl encode --out` names a file of another format."
     explanation = (
         "Features are written in the format of numpy, `float32 [n, D]`, one row per sample: `numpy.load(NAME, "
         'mmap_mode="r")` reads them without loading all of them. The names of the samples are in `NAME.npy.keys.jsonl`, one '
-        "per line."
+        "per line. A file NAME.parquet (`pip install 'vlmdsl[arrow]'`) has them in one table."
     )
     provoked_by = "`vlmdsl encode RUN PICTURES --out features.txt`"
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.data import Skipped, Source, fingerprint, too_few_usable
+from vlmdsl.runtime.data.formats.columns import load_pyarrow
 from vlmdsl.runtime.files import write_atomically, writing
 from vlmdsl.runtime.trained.collections import EncodedData, Kind
 from vlmdsl.runtime.trained.model import TrainedModel
@@ -20,6 +21,9 @@ __all__ = ["write_embeddings"]
 
 _SAVED_EVERY = 50
 """Batches."""
+
+_GROUP = 4096
+"""Rows of a group of a table."""
 
 
 class _Progress(BaseModel):
@@ -35,15 +39,18 @@ class _Progress(BaseModel):
 def write_embeddings(
     model: TrainedModel, data: Sequence[str], columns: Mapping[str, str], place: Path, kind: Kind = "Image"
 ) -> tuple[int, dict[str, str]]:
-    """Write the vectors of all samples to the file `place`, `float32 [n, D]` in the format of numpy.
+    """Write the vectors of all samples to the file `place`, `float32 [n, D]` in the format of numpy, or if it is called
+    `.parquet` as a table of `key`, `features` and `skipped`.
 
-    Row i is sample i of the data; that of a sample that cannot be used is NaN. `PLACE.keys.jsonl` has the key of each row.
-    Returns the number of samples, and why some were skipped, by key. Until the file is finished it is `PLACE.partial`, and
-    `PLACE.progress.json` says how far it is: the same call continues from there. Vectors are not held in memory. Raises
-    `DiagnosticError` as `EncodedData` and `TrainedModel.vectors` do, V0820 where no sample can be used, and V0903 where the
-    disk is full.
+    Row i is sample i of the data; that of a sample that cannot be used is NaN, in a table null. `PLACE.keys.jsonl` has
+    the key of each row of an array. Returns the number of samples, and why some were skipped, by key. Until the file is
+    finished it is `PLACE.partial`, and `PLACE.progress.json` says how far it is: the same call continues from there.
+    Vectors are not held in memory. Raises `DiagnosticError` as `EncodedData` and `TrainedModel.vectors` do, V0820 where
+    no sample can be used, and V0903 where the disk is full.
     """
     partial, progress_file = (place.with_name(place.name + ending) for ending in (".partial", ".progress.json"))
+    if place.suffix == ".parquet":
+        load_pyarrow("a Parquet file")  # a missing package is reported before an hour of encoding
     source = EncodedData(model, data, columns, kind=kind).source
     identity = _identity(model, source, columns, kind)
     progress = _progress(progress_file, partial, identity)
@@ -72,11 +79,35 @@ def write_embeddings(
             raise DiagnosticError((too_few_usable(source.name, len(bad), 0, 1, bad),))
         rows[filled:] = np.nan
         rows.flush()
-        keys = (json.dumps(source.keys[index], ensure_ascii=False) for index in range(len(source)))
-        write_atomically(place.with_name(place.name + ".keys.jsonl"), "".join(f"{key}\n" for key in keys))
-        partial.replace(place)
+        if place.suffix == ".parquet":
+            _write_parquet(rows, source, skipped(), place)
+            partial.unlink()
+        else:
+            keys = (json.dumps(source.keys[index], ensure_ascii=False) for index in range(len(source)))
+            write_atomically(place.with_name(place.name + ".keys.jsonl"), "".join(f"{key}\n" for key in keys))
+            partial.replace(place)
     progress_file.unlink(missing_ok=True)
     return len(source), skipped()
+
+
+def _write_parquet(rows: np.ndarray, source: Source, skipped: Mapping[str, str], place: Path) -> None:
+    """The table of the vectors, in groups of 4,096 rows, so that none of it is held as a whole."""
+    arrow = load_pyarrow("a Parquet file")
+    from pyarrow import compute, parquet
+
+    vectors = arrow.list_(arrow.float32(), rows.shape[1])
+    schema = arrow.schema([("key", arrow.string()), ("features", vectors), ("skipped", arrow.string())])
+    unfinished = place.with_name(place.name + ".unfinished")
+    with parquet.ParquetWriter(unfinished, schema) as writer:
+        for start in range(0, len(source), _GROUP):
+            group = np.asarray(rows[start : start + _GROUP])
+            keys = [source.keys[index] for index in range(start, start + len(group))]
+            reasons = arrow.array([skipped.get(key) for key in keys], arrow.string())
+            features = arrow.FixedSizeListArray.from_arrays(
+                arrow.array(group.reshape(-1)), type=vectors, mask=compute.is_valid(reasons)
+            )
+            writer.write_table(arrow.Table.from_arrays([arrow.array(keys), features, reasons], schema=schema))
+    unfinished.replace(place)
 
 
 def _identity(model: TrainedModel, source: Source, columns: Mapping[str, str], kind: Kind) -> str:

@@ -41,6 +41,7 @@ from vlmdsl.runtime.data import (
     weighted_parts,
     with_stand_ins,
 )
+from vlmdsl.runtime.data.holding_out import hold_out, share_held_out
 from vlmdsl.runtime.data.loading import workers_for
 from vlmdsl.runtime.data.order import Part
 from vlmdsl.runtime.data.stand_ins import Call
@@ -104,7 +105,12 @@ def open_data(
 def open_sources(config: RunConfig, evaluate_on: tuple[str, ...] = ()) -> tuple[Source, Source | None]:
     """The training and the held-out samples; `evaluate_on` takes the place of the configured held-out data."""
     specs = evaluate_on or config.data.val or tuple(held_out(config.data.train))
-    limits = Limits.of(config.data)
+    limits, share = Limits.of(config.data), share_held_out(config.data.val)
+    if share is not None:
+        if config.data.stream:
+            raise _no_stream("a share of a stream cannot be held out", "name held-out data with `--val`")
+        train, val = hold_out(open_source(config.data.train, limits=limits), share)
+        return train, open_source(evaluate_on, "val", limits=limits) if evaluate_on else val
     train = (
         open_stream(config.data.train, limits).head if config.data.stream else open_source(config.data.train, limits=limits)
     )
@@ -171,9 +177,13 @@ def _stream(program: Program, config: RunConfig, stand_ins: list[Call]) -> Sampl
         reason = f"`{in_epochs[0]}` counts epochs, and the length of a stream is not known"
         help = "count in steps, or in shares of the run"
     if reason:
-        raise DiagnosticError((StreamUnusable.at(Span("<command line>", 0, 0), reason=reason, help=(help,)),))
+        raise _no_stream(reason, help)
     limits = Limits.of(config.data)
     return stream_with_stand_ins(open_stream(config.data.train, limits), stand_ins, limits)
+
+
+def _no_stream(reason: str, help: str) -> DiagnosticError:
+    return DiagnosticError((StreamUnusable.at(Span("<command line>", 0, 0), reason=reason, help=(help,)),))
 
 
 def _stand_ins(config: DataConfig) -> list[Call]:

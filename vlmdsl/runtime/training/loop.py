@@ -151,8 +151,8 @@ def _never() -> bool:
 
 
 def _next(batches: Iterator[Batch], interrupted: Callable[[], bool], clock: _Clock) -> Batch | None:
-    """The batch that comes next, the time of which is waited; None where it cannot be loaded because this process is to end: the signal that asks it to
-    may have ended the processes that load its samples."""
+    """The batch that comes next, whose time is waited. None where it cannot be loaded because this process is to end: the
+    signal that asks it to may have ended the processes that load its samples."""
     try:
         with clock.waiting():
             return next(batches)
