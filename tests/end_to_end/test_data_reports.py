@@ -40,7 +40,7 @@ def test_all_is_reported_before_the_first_step(tmp_path: Path, capsys: pytest.Ca
         "note: data: read as metadata.jsonl describes it", "note: left out: `.heic` files (1: c.heic)",
         "note: of 12 samples read: skipped 1 sample; damaged image  1  metadata:1", "note: unused columns: `id`",
         "note: 100.0% of the inspected `text` are truncated to 8 tokens; `model.text_length=",
-        "note: 100% of the inspected samples list several texts for `text`, of which the first is used",
+        "note: 100% of the inspected samples list several texts for `text`, of which one is drawn in each epoch",
         "note: 100% of the inspected `text` are not unique",
     ):  # fmt: skip
         assert words in messages, words
