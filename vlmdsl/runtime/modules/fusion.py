@@ -10,13 +10,13 @@ from vlmdsl.runtime.modules.sequences import (
     SequenceFeatures,
     attention_mask,
     attention_rule,
-    initialise_normal,
+    learned_token,
     prepared_context,
     usual_heads,
     with_token,
     without_padding,
 )
-from vlmdsl.runtime.modules.towers.blocks import Transformer
+from vlmdsl.runtime.modules.towers.blocks import Transformer, initialise
 
 __all__ = ["Fusion", "MergedFusion", "fusion"]
 
@@ -42,10 +42,10 @@ class Fusion(nn.Module):
         width = settings.width or states_width
         self.settings, self.width = settings, width
         self.adapter = nn.Linear(states_width, width) if states_width != width else None
-        self.pooled_token = nn.Parameter(torch.empty(width)) if settings.pooled == "learned" else None
+        self.pooled_token = learned_token(width) if settings.pooled == "learned" else None
         heads = usual_heads(settings.heads, width)
         self.transformer = Transformer(width, settings.depth, heads, context_width, gated=settings.gated)
-        initialise_normal(self)
+        initialise(self)
 
     def forward(
         self,
@@ -91,9 +91,9 @@ class MergedFusion(nn.Module):
         self.settings = settings
         self.text_adapter = nn.Linear(states_width, width)
         self.image_adapter = nn.Linear(context_width, width)
-        self.pooled_token = nn.Parameter(torch.empty(width)) if settings.pooled == "learned" else None
+        self.pooled_token = learned_token(width) if settings.pooled == "learned" else None
         self.transformer = Transformer(width, settings.depth, usual_heads(settings.heads, width))
-        initialise_normal(self)
+        initialise(self)
 
     def forward(
         self, states: Tensor, mask: Tensor | None, context: Tensor, context_mask: Tensor | None = None

@@ -17,6 +17,7 @@ __all__ = [
     "attention_rule",
     "initialise_normal",
     "initialise_uniform",
+    "learned_token",
     "prepared_context",
     "usual_heads",
     "with_token",
@@ -108,6 +109,11 @@ def attention_rule(
 def usual_heads(heads: int, width: int) -> int:
     """The attention heads of a module: those of its settings, or one for every 64 features."""
     return heads or max(width // 64, 1)
+
+
+def learned_token(width: int) -> nn.Parameter:
+    """A learned token `[W]`, from a normal distribution of standard deviation 0.02."""
+    return nn.Parameter(STANDARD_DEVIATION * torch.randn(width))
 
 
 def initialise_normal(module: nn.Module) -> None:

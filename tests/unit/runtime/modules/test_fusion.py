@@ -210,7 +210,7 @@ def test_gradients_are_those_of_finite_differences(kind: str) -> None:
 
 @every_kind
 @pytest.mark.parametrize("gated", [False, True])
-def test_first_weights_are_berts(kind: str, gated: bool) -> None:
+def test_first_weights_keep_the_variance_of_what_they_multiply(kind: str, gated: bool) -> None:
     torch.manual_seed(0)
     module = fusion(replace(SETTINGS[kind], width=64, gated=gated), STATES, CONTEXT)
     for name, parameter in module.named_parameters():
@@ -218,8 +218,33 @@ def test_first_weights_are_berts(kind: str, gated: bool) -> None:
             assert torch.equal(parameter, torch.full_like(parameter, float(name.endswith("weight")))), name
         elif name.endswith(("bias", "gate")):
             assert not parameter.any(), name
-        else:
+        elif name == "pooled_token":
             assert 0.7 * 0.02 < parameter.std().item() < 1.3 * 0.02, name
+        else:
+            added = name.startswith("transformer") and ".output." in name
+            terms = 2 * (3 if kind.startswith("cross") else 2) if added else 1
+            deviation = parameter.std().item() * (terms * parameter.shape[1]) ** 0.5
+            assert 0.8 < deviation < 1.2, name
+
+
+@every_kind
+@pytest.mark.parametrize("width", [64, 256])
+def test_another_image_changes_the_pooled_features_from_the_first_step_on(kind: str, width: int) -> None:
+    """Beside states of variance 1, what cross-attention adds may not vanish, whatever the width: matching would have no
+    gradient to begin with."""
+    torch.manual_seed(0)
+    module = fusion(replace(SETTINGS[kind], width=0 if "other" not in kind else width, depth=2, heads=2), width, width)
+    states, images = torch.randn(2, 32, TEXT, width), torch.randn(32, 16, width)
+    with torch.no_grad():
+        # The first tokens are alike in all texts.
+        states[:, :, 0] = states[0, 0, 0]
+        pooled, other_image, other_text = (
+            module(text, None, context).pooled
+            for text, context in ((states[0], images), (states[0], images.roll(1, 0)), (states[1], images))
+        )
+    by_image, by_text = ((pooled - other).norm() for other in (other_image, other_text))
+    assert by_image > 0.05 * pooled.norm()
+    assert by_image > 0.2 * by_text
 
 
 @every_kind
