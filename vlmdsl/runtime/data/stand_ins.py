@@ -136,6 +136,11 @@ def _whole(image: np.ndarray) -> np.ndarray:
     return np.array([(0.0, 0.0, width, height)])
 
 
+def _blank(image: np.ndarray) -> np.ndarray:
+    """An image of the same size that is grey everywhere."""
+    return np.full_like(image, 128)
+
+
 def _phrase(text: object) -> list[str]:
     """A text as the phrase of a single box."""
     return [_filled(text)]
@@ -171,6 +176,7 @@ STAND_INS: dict[str, StandIn] = {
     "crops": StandIn("Regions", ("IMAGE", "BOXES"), "the contents of annotated boxes, as small images", _crops),
     "cells": StandIn("Boxes", ("IMAGE",), "the cells of a 3 x 3 grid over an image", _cells),
     "whole": StandIn("Boxes", ("IMAGE",), "the whole image as a single box", _whole),
+    "blank": StandIn("Image", ("IMAGE",), "a grey image, for a model that is to see nothing", _blank),
     "phrase": StandIn("Phrases", ("TEXT",), "a text as the phrase of a single box", _phrase),
     "spans": StandIn("Phrases", ("TEXT", "SPANS"), "the parts of a text that name each box", _spans),
     "superpixels": StandIn("Segments", ("IMAGE",), "superpixels of an image by Felzenszwalb's method", _superpixels),

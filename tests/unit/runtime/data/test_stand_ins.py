@@ -58,6 +58,13 @@ def test_boxes_are_regions_as_far_as_they_are_in_the_image() -> None:
             stand_in("crops", image, boxes)
 
 
+def test_a_blank_image_shows_nothing_but_its_size() -> None:
+    image = np.zeros((30, 60, 3), np.uint8)
+    blank = stand_in("blank", image)
+    assert isinstance(blank, np.ndarray)
+    assert (blank.shape, blank.dtype, np.unique(blank).tolist()) == (image.shape, image.dtype, [128])
+
+
 def test_a_stand_in_is_a_column_named_as_it_is_written() -> None:
     calls = calls_of({"summary": "summarize( text )", "text_rewrites": "tags, template(phrases,text)"})
     assert columns_of("tags, template(phrases,text)") == ("tags", "template(phrases,text)")
