@@ -8,6 +8,8 @@ from vlmdsl.runtime.evaluation.grounding import box_phrase_accuracy, grounding_o
 from vlmdsl.runtime.evaluation.grouping import best_group_overlap, group_overlap, grouping_tower
 from vlmdsl.runtime.evaluation.held_out import evaluate, evaluate_images, image_names
 from vlmdsl.runtime.evaluation.matching import (
+    HardNegatives,
+    Matching,
     masked_word_accuracy,
     masked_words_of,
     matching_accuracy,
@@ -34,6 +36,8 @@ __all__ = [
     "PART_TITLES",
     "Part",
     "Evaluation",
+    "HardNegatives",
+    "Matching",
     "Measures",
     "Objects",
     "Reconstruction",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vlmdsl.backends.torch.step import Environment, Step
-from vlmdsl.ir import Node, Program, parts_of, vocabulary_use
+from vlmdsl.ir import Node, Program, parts_of, root_field, vocabulary_use
 from vlmdsl.ir.operations.encoding import ENCODE, source_of
 from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.modules import APPLY, MATCHED, MATCHING, use_of
@@ -23,7 +23,15 @@ from vlmdsl.runtime.evaluation.retrieval import Measures
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.values import Batch, MaskedTokens, TextBatch, TextFormat, TowerInput, to
 
-__all__ = ["MaskedWords", "Matching", "masked_word_accuracy", "masked_words_of", "matching_accuracy", "matching_of"]
+__all__ = [
+    "HardNegatives",
+    "MaskedWords",
+    "Matching",
+    "masked_word_accuracy",
+    "masked_words_of",
+    "matching_accuracy",
+    "matching_of",
+]
 
 _OTHERS = 8
 """Other images over which the probabilities of a masked word are averaged, for a model that sees none."""
@@ -36,12 +44,26 @@ class Matching:
     pairs: Node
     negatives: tuple[Node, ...]
 
+    @property
+    def text(self) -> str:
+        """The field of the texts."""
+        return root_field(parts_of(source_of(_fused(self.pairs)))[-1]).string("name")
+
 
 @dataclass(frozen=True)
 class MaskedWords:
     """A masked text given its image, whose tokens a program predicts: the `apply` node of the fusion module."""
 
     fused: Node
+
+
+@dataclass(frozen=True)
+class HardNegatives:
+    """Samples whose text has one thing wrong, as `batches` that hold what a step takes, and what is wrong in that of the
+    sample at a position; None where that is not known."""
+
+    batches: Iterable[Batch]
+    kind: Callable[[int], str | None]
 
 
 def matching_of(program: Program) -> Matching | None:
@@ -79,18 +101,23 @@ class _Counts:
         return self.right[name] / self.total[name]
 
 
-def matching_accuracy(model: VisionLanguageModel, batches: Iterable[Batch], matching: Matching) -> Measures | None:
+def matching_accuracy(
+    model: VisionLanguageModel, batches: Iterable[Batch], matching: Matching, hard: HardNegatives | None = None
+) -> Measures | None:
     """How well pairs and negatives are distinguished; None without any.
 
     Batches hold what a step of the model takes. The negatives are those that the recipe mines among the samples of a batch,
     `mined`, and the text of each sample with the image of the sample before it, `random`; a text that equals the pair's is
     not a negative. `pairs`, `mined` and `random` are the shares that are recognised, `balanced` and `balanced random` the
-    means of the share of pairs and that of negatives: an answer that is always the same has one half. The model is left in
-    the mode it was in.
+    means of the share of pairs and that of negatives: an answer that is always the same has one half. Of `hard` negatives
+    `wrong` is the share that is recognised, `wrong KIND` that of those with this one thing wrong, and `balanced wrong` the
+    mean of the shares of pairs and of all of them. The model is left in the mode it was in.
     """
     counts, samples = _Counts(), 0
     with evaluation_mode(model):
-        for environment in _steps(model, batches):
+        if hard is not None:
+            _count_by_kind(counts, model, matching, hard)
+        for _, environment in _steps(model, batches):
             ids = _ids(model, matching.pairs, environment)
             samples += len(ids)
             counts.add("pairs", _matches(environment[applied_of(matching.pairs)]))
@@ -104,10 +131,21 @@ def matching_accuracy(model: VisionLanguageModel, batches: Iterable[Batch], matc
     if not all(counts.total.get(name) for name in kinds):
         return None
     values = {name: counts.share(name) for name in counts.total}
-    if matching.negatives:
-        values["balanced"] = (values["pairs"] + values["mined"]) / 2
-    values["balanced random"] = (values["pairs"] + values["random"]) / 2
+    for name, kind in {"balanced": "mined", "balanced random": "random", "balanced wrong": "wrong"}.items():
+        if kind in values:
+            values[name] = (values["pairs"] + values[kind]) / 2
     return Measures(values, dict.fromkeys(values, 0.5), {"pairs": samples, "mined": counts.total.get("mined", 0)})
+
+
+def _count_by_kind(counts: _Counts, model: VisionLanguageModel, matching: Matching, hard: HardNegatives) -> None:
+    """Count the texts that are recognised as wrong, all and by what is wrong in them."""
+    for batch, environment in _steps(model, hard.batches):
+        right = ~_matches(environment[applied_of(matching.pairs)])
+        kinds = [hard.kind(index) for index in batch.index.tolist()]
+        for kind in sorted({kind for kind in kinds if kind is not None}):
+            own = right[torch.tensor([each == kind for each in kinds], device=right.device)]
+            counts.add("wrong", own)
+            counts.add(f"wrong {kind}", own)
 
 
 def masked_word_accuracy(
@@ -122,7 +160,7 @@ def masked_word_accuracy(
     """
     own, blind = _Counts(), _Counts()
     with evaluation_mode(model):
-        for environment in _steps(model, batches):
+        for _, environment in _steps(model, batches):
             batch_words = _masked(model, masked.fused, environment)
             if batch_words is None:
                 continue
@@ -139,8 +177,8 @@ def masked_word_accuracy(
     return Measures(values, {"accuracy": 1 / size}, {"words": own.total["accuracy"]}, baselines)
 
 
-def _steps(model: VisionLanguageModel, batches: Iterable[Batch]) -> Iterator[Environment]:
-    """The values of a step for each batch; what is drawn per sample is the same every time."""
+def _steps(model: VisionLanguageModel, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Environment]]:
+    """Each batch with the values of a step on it; what is drawn per sample is the same every time."""
     device = next(model.encoders.parameters()).device
     generator = torch.Generator().manual_seed(0)
     for batch in batches:
@@ -148,7 +186,7 @@ def _steps(model: VisionLanguageModel, batches: Iterable[Batch]) -> Iterator[Env
         draws = {name: draw.to(device) for name, draw in _draws(model, len(batch.index), generator).items()}
         environment = model.begin(replace(batch, values=values, draws=draws, index=batch.index.to(device)))
         Step(model.objective, model)(environment)
-        yield environment
+        yield batch, environment
 
 
 def _draws(model: VisionLanguageModel, samples: int, generator: torch.Generator) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import re
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,6 +12,8 @@ from vlmdsl.ir.operations.views import DROP, MASK, REPLACE
 from vlmdsl.runtime.data import BadSample, EvaluationLoader, Loaded, Source, View, view_of
 from vlmdsl.runtime.evaluation import (
     CaptionSettings,
+    HardNegatives,
+    Matching,
     Measures,
     Objects,
     box_phrase_accuracy,
@@ -169,8 +172,29 @@ def _matching(program: Program, loaders: Loaders) -> MeasuredPart | None:
     matching, values = matching_of(program), _as_in_a_step(loaders)
     if matching is None or values is None:
         return None
-    batches = loaders.held_out(values)
-    return MeasuredPart("matching", batches, lambda model: matching_accuracy(model, batches, matching))
+    batches, hard = loaders.held_out(values), _hard_negatives(matching, values, loaders)
+    return MeasuredPart("matching", batches, lambda model: matching_accuracy(model, batches, matching, hard))
+
+
+def _hard_negatives(matching: Matching, values: Mapping[str, Loaded], loaders: Loaders) -> HardNegatives | None:
+    """The held-out samples with a wrong text, where the data has one for the column of the text, and says what is wrong."""
+    source, mapping = loaders.data.held_out, loaders.data.held_out_mapping
+    assert source is not None
+    assert mapping is not None
+    text = matching.text
+    columns = mapping.columns[text]
+    wrong, kinds = f"wrong_{columns[0]}", f"wrong_{columns[0]}_kind"
+    if len(columns) > 1 or not {wrong, kinds} <= set(source.columns):
+        return None
+    batches = loaders.loader(
+        (source, replace(mapping, columns={**mapping.columns, text: (wrong,)})), values, loaders.config.evaluation.limit
+    )
+    return HardNegatives(batches, lambda index: _kind(source[index][kinds]))
+
+
+def _kind(value: object) -> str | None:
+    """What is wrong in a text, as the name of a measure; None for what is not a short word or two."""
+    return value if isinstance(value, str) and re.fullmatch(r"[\w -]{1,30}", value) else None
 
 
 def _masked_words(program: Program, loaders: Loaders) -> MeasuredPart | None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import vlmdsl
-from vlmdsl.runtime.evaluation import masked_word_accuracy, masked_words_of, matching_accuracy, matching_of
+from vlmdsl.runtime.evaluation import (
+    HardNegatives,
+    masked_word_accuracy,
+    masked_words_of,
+    matching_accuracy,
+    matching_of,
+)
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.modules import SequenceFeatures
 from vlmdsl.runtime.modules.towers import TextConfig, TextTransformer, VisionConfig, VisionTransformer
 from vlmdsl.runtime.tokenizer import train_tokenizer
-from vlmdsl.runtime.values import Batch, ImageBatch, MaskedTokens, TextFormat, port
+from vlmdsl.runtime.values import Batch, ImageBatch, MaskedTokens, TextFormat, port, take
 
 RECIPE = """recipe matched_pairs(image: Image, text: Text)
 encoder fusion = fuse(depth=1)
@@ -108,6 +116,25 @@ def test_an_answer_that_is_always_the_same_has_one_half(always: bool) -> None:
     assert measures.facts["pairs"] == 4
     assert 4 <= measures.facts["mined"] < 8
     assert model.training
+
+
+def test_hard_negatives_are_counted_by_what_is_wrong() -> None:
+    model = model_of()
+    matching = matching_of(model.objective.program)
+    assert matching is not None
+    assert matching.text == "text"
+    batch = batch_of(model)
+    # The texts of other samples, of which the first is right; the kind of the last is not known.
+    wrong = take(WORDS, torch.tensor([3, 0, 1, 1]))
+    kinds = {0: "size", 1: "colour", 2: "colour"}
+    hard = HardNegatives([replace(batch, values={**batch.values, "text": wrong})], kinds.get)
+    measures = matching_accuracy(model, [batch], matching, hard)
+    assert measures is not None
+    assert measures.values["wrong colour"] == 1.0
+    assert measures.values["wrong size"] == 0.0
+    assert measures.values["wrong"] == pytest.approx(2 / 3)
+    assert measures.values["balanced wrong"] == pytest.approx(5 / 6)
+    assert set(measures.chance) == set(measures.values)
 
 
 def test_masked_words_are_compared_with_what_can_be_said_without_the_image() -> None:
