@@ -78,6 +78,7 @@ SHAPES_OPTIONS: dict[str, Callable[[object], object]] = {
     "scenes": _whole(1, 10_000_000),
     "size": _whole(16, 512),
     "objects": _whole(1, 3),
+    "fewest": _whole(1, 3),
     "equal_sizes": _truth,
     "distinct": _truth,
     "colours": _whole(2, 16),
@@ -89,7 +90,17 @@ SHAPES_OPTIONS: dict[str, Callable[[object], object]] = {
 }
 """Options of `shapes:NAME=VALUE,...` and how their values are read."""
 
-_OPTIONS_OF_BOTH_SPLITS = ("size", "objects", "equal_sizes", "distinct", "colours", "plain_ground", "label", "seed")
+_OPTIONS_OF_BOTH_SPLITS = (
+    "size",
+    "objects",
+    "fewest",
+    "equal_sizes",
+    "distinct",
+    "colours",
+    "plain_ground",
+    "label",
+    "seed",
+)
 
 
 def open_source(

@@ -198,6 +198,18 @@ def test_distinct_scenes_name_no_two_objects_alike() -> None:
         assert not any(repeated[1500:])
 
 
+def test_scenes_may_have_several_objects_at_least() -> None:
+    counts = [
+        {len(source[i]["objects"]) for i in range(60)}  # type: ignore[arg-type]
+        for source in (
+            ShapesSource(samples=60, fewest=2),
+            ShapesSource(samples=60, objects=2, fewest=2),
+            ShapesSource(samples=60, objects=2, fewest=3),
+        )
+    ]
+    assert counts == [{2, 3}, {2}, {2}]
+
+
 def test_a_plain_ground_has_one_colour_in_all_images() -> None:
     plain, grainy = ShapesSource(samples=10, plain_ground=True), ShapesSource(samples=10)
     grounds = set()
@@ -213,8 +225,8 @@ def test_a_plain_ground_has_one_colour_in_all_images() -> None:
 
 
 def test_options_are_read_and_kept_for_the_held_out_split() -> None:
-    spec = "shapes:samples=9,equal_sizes=true,distinct=true,plain_ground=true"
-    assert held_out(spec) == ["shapes:equal_sizes=true,distinct=true,plain_ground=true"]
+    spec = "shapes:samples=9,fewest=2,equal_sizes=true,distinct=true,plain_ground=true"
+    assert held_out(spec) == ["shapes:fewest=2,equal_sizes=true,distinct=true,plain_ground=true"]
     assert "size" not in open_source(spec)[0]["objects"][0]  # type: ignore[index]
     with pytest.raises(DiagnosticError) as failure:
         open_source("shapes:distinct=2")

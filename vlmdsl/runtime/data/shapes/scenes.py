@@ -53,6 +53,8 @@ class Variety:
     equal_sizes: bool = False
     distinct: bool = False
     colours: int = USUAL_COLOURS
+    fewest: int = 1
+    """Scenes have at least so many objects; if that is more than `objects`, they have `objects`."""
 
     def classes(self, label: str) -> tuple[str, ...]:
         """The names of the classes by one of `CLASSES`.
@@ -130,7 +132,7 @@ def draw_scene(random: np.random.Generator, variety: Variety) -> Scene:
 
 def _drawn(random: np.random.Generator, variety: Variety) -> Scene:
     count = 1 + int(np.searchsorted(np.cumsum(_SHARE_OF_COUNTS[variety.objects]), random.random()))
-    count = min(count, variety.objects)
+    count = min(max(count, variety.fewest), variety.objects)
     things = []
     for position in range(count):
         colour, shape, size = (int(random.integers(n)) for n in (variety.colours, len(SHAPES), 2))

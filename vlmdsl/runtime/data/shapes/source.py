@@ -68,10 +68,10 @@ class ShapesSource:
       of three.
 
     `scenes` is how many samples differ in content (None: all, as far as there are enough scenes); further samples show the
-    same scenes drawn and described again. The held-out split has no noise and all writers. With `equal_sizes` all objects of
-    an image have the same size, and no text states it; with `distinct` no two of a scene have the same phrase; there are
-    `colours` colours of objects, 2 to 16; with `plain_ground` all images have a ground of the same lightness, and pixels no
-    noise.
+    same scenes drawn and described again. Scenes have `fewest` to `objects` objects. The held-out split has no noise and all
+    writers. With `equal_sizes` all objects of an image have the same size, and no text states it; with `distinct` no two of
+    a scene have the same phrase; there are `colours` colours of objects, 2 to 16; with `plain_ground` all images have a
+    ground of the same lightness, and pixels no noise.
 
     >>> source = ShapesSource(samples=3)
     >>> len(source), source[0]["image"].shape, source[0]["text"] == source[0]["clean_text"]
@@ -89,6 +89,7 @@ class ShapesSource:
         equal_sizes: bool = False,
         distinct: bool = False,
         colours: int = USUAL_COLOURS,
+        fewest: int = 1,
         plain_ground: bool = False,
         noise: float = 0.0,
         single_template: bool = False,
@@ -99,7 +100,7 @@ class ShapesSource:
         self.name = name
         self.sound = True
         self.columns: tuple[str, ...] = _COLUMNS
-        self._variety = Variety(objects, equal_sizes, distinct, colours)
+        self._variety = Variety(objects, equal_sizes, distinct, colours, fewest)
         self.class_names: tuple[str, ...] | None = self._variety.classes(label)
         self._label = label
         self._split = split
