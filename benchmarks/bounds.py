@@ -6,6 +6,8 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from vlmdsl.runtime.data.shapes import WRONG_KINDS
+
 __all__ = ["KINDS", "Bound", "Kind", "Shares", "Shown", "aimed", "shown"]
 
 Shares = Mapping[str, float]
@@ -129,11 +131,12 @@ KINDS: dict[str, Kind] = {
             "matching.pairs": Bound(at_least=0.7, title="pairs recognised"),
             "matching.mined": Bound(at_least=0.7, title="mined negatives recognised"),
             "matching.balanced random": Bound(at_least=0.92, title="pairs and random negatives told apart"),
+            **{f"matching.wrong {kind}": Bound(title=f"texts with a wrong {kind} recognised") for kind in WRONG_KINDS},
         }
     ),
     "masked words": Kind(
         {
-            "masked_words.accuracy": Bound(above={"without image": 0.12}, title="masked words"),
+            "masked_words.accuracy": Bound(above={"text alone": 0.12}, title="masked words"),
             "masked_words.colours": Bound(at_least=0.75, title="masked colours"),
         }
     ),

@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -49,6 +49,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "evidence.json"
 PICTURES = ROOT / "docs" / "images" / "recipes"
 CURVES = "curves.png"
+TEXT_ALONE = ROOT / "benchmarks" / "text_alone.vlo"
+MASKED_WORDS = "masked_words."
 OPENMOJI = ROOT.parent / "shared" / "data" / "openmoji"
 
 TOP_1 = 0.99
@@ -193,6 +195,10 @@ def _learns(recipe: str, scale: Scale, steps: int, *, choosing: bool = False) ->
     evaluation = run["evaluation"]
     measures = shown(measures_of(evaluation))
     shares = {name: _beside_baselines(evaluation, name) for name in measures}
+    if words := [name for name, measure in measures.items() if measure.own.startswith(MASKED_WORDS)]:
+        alone = _text_alone(scale, steps, data)
+        for name in words:
+            shares[name]["text alone"] = alone[measures[name].own.removeprefix(MASKED_WORDS)]
     aims = aimed(measures)
     passed = bool(aims) and all(measures[name].bound.holds(shares[name], evaluation["samples"]) for name in aims)
     words = "; ".join(measure.text(shares[name]) for name, measure in measures.items()) or "nothing is measured"
@@ -206,6 +212,13 @@ def _learns(recipe: str, scale: Scale, steps: int, *, choosing: bool = False) ->
     return {"passed": passed, "measures": shares, "statement": statement} | (
         {} if choosing else _kept(recipe, run["pictures"])
     )
+
+
+def _text_alone(scale: Scale, steps: int, settings: Mapping[str, object]) -> dict[str, float]:
+    """How well a model that was trained by itself, for as many steps, predicts masked words without seeing an image."""
+    columns = {"image": "blank(image)", "text": scale.columns.get("text", "text")}
+    run = _train(str(TEXT_ALONE), replace(scale, knobs={}), scale.scenes, columns, steps, settings)
+    return dict(run["evaluation"]["masked_words"])
 
 
 def _kept(recipe: str, pictures: Mapping[str, bytes]) -> dict[str, list[str]]:
