@@ -213,6 +213,16 @@ SCALES = {
         scenes=OBJECTS,
         steps={"learns": 600},
     ),
+    "maskclip": Scale(
+        {"entries": 64, "depth": 1, "width": 64, "heads": 2, "words_depth": 2, "momentum": 0.99},
+        "2048 codes are for millions of images, and a momentum of 0.999 for long runs; the ground without noise",
+        (),
+        "short captions are alike for different scenes",
+        {"optimizer.learning_rate": 3e-3, "model.image_encoder": "vit:tiny_patch4", "model.text_length": 20},
+        scenes="shapes:plain_ground=true",
+        columns={"text": "caption"},
+        steps={"learns": 600},
+    ),
     "moco": Scale({"size": 512, "momentum": 0.99}, f"{TURNS_OVER}; {CHOSEN}", (), VIEWS, HELD_OUT | SLOWLY, **BY_COLOUR),
     "moco_v3": Scale(
         {"hidden": 256, "out": 64, "momentum": 0.97},
@@ -230,6 +240,17 @@ SCALES = {
         HELD_OUT | SLOWLY,
         columns={"text": "caption"},
         **BY_COLOUR,
+    ),
+    "nlip": Scale(
+        {"target": "none", "pixels_depth": 2, "pixels_width": 64, "pixels_heads": 2} | SMALL_DECODER,
+        "small decoders; pixels as for `mae`; concepts are numbers of writers, which say nothing of the image, so that "
+        "captions are not copied from them",
+        **{
+            **CAPTIONS,
+            "aim": "short captions are alike for different scenes",
+            "columns": {"text": "caption", "concepts": "template(source)"},
+        },
+        stages={"pretraining": 800, "captioner": 400},
     ),
     "otter": Scale({"momentum": 0.99}, TURNS_OVER, ("contrastive",), "the rest is a teacher's opinion of the other samples"),
     "pali": Scale(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -119,6 +119,25 @@ def test_the_paper_sums_over_the_tokens_of_a_caption() -> None:
 
 @pytest.mark.parametrize("name", ["cappa-cap", "cappa-causal", "cappa-mixed", "cappa-parallel"])
 def test_the_decoder_of_captioners(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_captioner(name, monkeypatch, _chunked)
+
+
+@pytest.mark.slow
+def test_the_compiled_loss_of_captioners(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = vlmdsl.compile("cappa", lowering="dense").double()
+
+    def loss(states: Tensor, kernel: Tensor, targets: Tensor, bias: Tensor) -> Tensor:
+        features = {"text_captioner_vocabulary": states @ kernel + bias, "text_captioner_next": targets}
+        return objective(**features).loss
+
+    check_captioner("cappa-mixed", monkeypatch, loss)
+
+
+def _chunked(states: Tensor, kernel: Tensor, targets: Tensor, bias: Tensor) -> Tensor:
+    return ops.linear_cross_entropy(states, kernel.T, targets, bias, reduction="sample")
+
+
+def check_captioner(name: str, monkeypatch: pytest.MonkeyPatch, loss_of: Callable[..., Tensor]) -> None:
     """Words, positions, blocks, logits and loss. Theirs has another form of the GELU, and no bias in its blocks."""
     monkeypatch.setattr(blocks.functional, "gelu", partial(nn.functional.gelu, approximate="tanh"))
     oracle = load_oracle(DATA, name)
@@ -131,8 +150,8 @@ def test_the_decoder_of_captioners(name: str, monkeypatch: pytest.MonkeyPatch) -
     ).tokens
     targets = torch.where(words != 0, words, NOT_SELECTED)
     kernel, bias = theirs["LogitsDense_kernel"], theirs["LogitsDense_bias"]
-    loss = ops.linear_cross_entropy(states, kernel.T, targets, bias, reduction="sample")
-    torch.testing.assert_close(loss, oracle.outputs["total"], rtol=oracle.rtol, atol=0)
+    loss = loss_of(states, kernel, targets, bias)
+    torch.testing.assert_close(loss.detach(), oracle.outputs["total"], rtol=oracle.rtol, atol=0)
     loss.backward()
     for part, value in theirs.items():
         torch.testing.assert_close(value.grad, oracle.gradients[part], rtol=oracle.rtol, atol=oracle.rtol)
@@ -179,7 +198,7 @@ def coca_loss(oracle: Oracle, **knobs: object) -> tuple[vlmdsl.Objective, dict[s
     """The recipe of CoCa, and what it takes of an oracle besides the features of the image: padding has the id 0."""
     hyper, text = oracle.hyperparameters, oracle.inputs["text"]
     weights = {"contrast_weight": hyper.get("contrastive_loss_weight", 1.0), "caption_weight": hyper["caption_loss_weight"]}
-    objective = vlmdsl.compile("coca", compiled=False, **weights, **knobs).double()
+    objective = vlmdsl.compile("coca", **{"compiled": False, **weights, **knobs}).double()
     following = torch.where(text == 0, NOT_SELECTED, text)[:, 1:]
     spare = oracle.inputs["logits"].shape[1] - following.shape[1]  # open_clip drops the last logit, CoCa-pytorch has none
     codes = torch.nn.functional.pad(following, (0, spare), value=NOT_SELECTED)
@@ -203,8 +222,17 @@ def coca(objective: vlmdsl.Objective, codes: dict[str, Tensor], image: Tensor, t
     "name", ["coca-openclip", "coca-openclip_captiononly", "coca-openclip_padidcollision", "coca-lucidrains"]
 )
 def test_the_recipe_of_contrastive_captioners(name: str) -> None:
+    check_coca(name, compiled=False)
+
+
+@pytest.mark.slow
+def test_the_compiled_recipe_of_contrastive_captioners() -> None:
+    check_coca("coca-openclip", compiled=True)
+
+
+def check_coca(name: str, *, compiled: bool) -> None:
     oracle = load_oracle(DATA, name)
-    objective, codes = coca_loss(oracle)
+    objective, codes = coca_loss(oracle, compiled=compiled)
     scale = next(oracle.inputs[name] for name in ("log_scale", "temperature") if name in oracle.inputs).reshape(())
     parts = [next(part for part in names if part in oracle.inputs) for names in _CONTRASTED]
     with torch.no_grad():

@@ -42,9 +42,17 @@ def test_the_assignment_to_centres_that_is_drawn() -> None:
     torch.testing.assert_close(logits.grad, oracle.gradients["logits"], rtol=oracle.rtol, atol=1e-12)
 
 
-@pytest.mark.parametrize("contrast", ["segclip-contrast", "segclip-contrast-clamped"])
-def test_the_recipe_of_segclip(contrast: str) -> None:
-    """The compiled objective on the inputs of all its terms: each term, and its gradients."""
+@pytest.mark.parametrize(
+    ("contrast", "compiled"),
+    [
+        ("segclip-contrast", False),
+        ("segclip-contrast-clamped", False),
+        pytest.param("segclip-contrast", True, marks=pytest.mark.slow),
+    ],
+    ids=["segclip-contrast", "segclip-contrast-clamped", "compiled"],
+)
+def test_the_recipe_of_segclip(contrast: str, compiled: bool) -> None:
+    """The objective on the inputs of all its terms: each term, and its gradients."""
     names = {"contrast": contrast, "superpixels": "segclip-superpixel-kl", "reconstruction": "segclip-recon"}
     oracles = {term: load_oracle(DATA, name) for term, name in names.items()}
     leaves = {
@@ -53,7 +61,7 @@ def test_the_recipe_of_segclip(contrast: str) -> None:
         for name in oracle.gradients
         if name != "logit_scale"
     }
-    objective = vlmdsl.compile("segclip", compiled=False).double()
+    objective = vlmdsl.compile("segclip", compiled=compiled).double()
     torch.nn.init.constant_(objective.get_parameter("log_scale"), float(oracles["contrast"].inputs["logit_scale"]))
     hidden, keep, decoder = _decoder(oracles["reconstruction"], leaves["reconstruction", "mask_token"])
     out = objective(

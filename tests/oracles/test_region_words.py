@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +29,16 @@ def check(loss: Tensor, expected: Tensor, leaves: dict[str, tuple[Tensor, Tensor
         torch.testing.assert_close(leaf.grad, gradient, rtol=rtol, atol=1e-12 if rtol < 1e-7 else 1e-7)
 
 
+def run(function: Callable[..., Any], compiled: bool, *arguments: Tensor, **options: Any) -> Any:
+    """The result of a function of tensors, as written or as one compiled graph."""
+    return (torch.compile(function, fullgraph=True) if compiled else function)(*arguments, **options)
+
+
+@pytest.mark.slow
+def test_compiled_focal_losses_are_the_authors() -> None:
+    check_focal("glip-tokenfocal_binary", {}, compiled=True)
+
+
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
@@ -39,6 +52,10 @@ def check(loss: Tensor, expected: Tensor, leaves: dict[str, tuple[Tensor, Tensor
     ],
 )
 def test_focal_losses_are_the_authors(name: str, arguments: dict[str, object]) -> None:
+    check_focal(name, arguments, compiled=False)
+
+
+def check_focal(name: str, arguments: dict[str, object], *, compiled: bool) -> None:
     tensors = tensors_of(name)
     mask = tensors.get("text_mask", tensors.get("text_masks"))
     if arguments.get("by") == "softmax":
@@ -46,7 +63,7 @@ def test_focal_losses_are_the_authors(name: str, arguments: dict[str, object]) -
         mask[:, -1] = 1  # as the authors' code does, in place
     logits = tensors["logits"].requires_grad_()
     target = ops.WordMap(tensors["targets"] > 0, None if mask is None else mask > 0)
-    loss = ops.focal(logits, target, reduction="sum", **arguments)
+    loss = run(ops.focal, compiled, logits, target, reduction="sum", **arguments)
     # The authors' softmax form makes its targets in float32.
     check(loss, tensors["out_total"], {"logits": (logits, tensors["grad_logits"])}, 1e-6 if "softmax" in name else 1e-9)
 
@@ -59,20 +76,36 @@ def test_focal_of_grounding_dino_is_a_mean_over_queries() -> None:
     check(loss, tensors["out_total"], {"logits": (logits, tensors["grad_logits"])})
 
 
-@pytest.mark.parametrize(("name", "above"), [("regionclip-region", 0.5), ("regionclip-region_nokeep", 0.9)])
-def test_terms_of_regionclip_are_the_authors(name: str, above: float) -> None:
-    tensors = tensors_of(name)
-    regions, concepts = tensors["student_regions"].requires_grad_(), tensors["concept_emb"].requires_grad_()
+def terms_of_regionclip(
+    regions: Tensor, concepts: Tensor, teacher_regions: Tensor, teacher_concepts: Tensor, *, above: float
+) -> tuple[Tensor, Tensor]:
+    """The distillation and the contrast of regions."""
 
     def logits(features: Tensor, entries: Tensor) -> Tensor:
         table = ops.normalize(Table(entries, torch.arange(len(entries))))
         return ops.alignment(ops.normalize(ops.tokens(features[None], None)), table) / 0.01
 
     boxes = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64).expand(1, len(regions), 4)
-    taught = logits(tensors["teacher_regions"], tensors["teacher_concept_emb"])
+    taught = logits(teacher_regions, teacher_concepts)
     distillation = ops.region_distillation(logits(regions, concepts), taught, boxes, above=above)
-    # The concepts that regions are told apart by have no gradient in the authors' code.
-    contrast = ops.region_contrast(logits(regions, concepts.detach()), taught, boxes, above=above)
+    # The concepts that regions are compared with have no gradient in the authors' code.
+    return distillation, ops.region_contrast(logits(regions, concepts.detach()), taught, boxes, above=above)
+
+
+@pytest.mark.parametrize(
+    ("name", "above", "compiled"),
+    [
+        ("regionclip-region", 0.5, False),
+        ("regionclip-region_nokeep", 0.9, False),
+        pytest.param("regionclip-region", 0.5, True, marks=pytest.mark.slow),
+    ],
+    ids=["regionclip-region", "regionclip-region_nokeep", "compiled"],
+)
+def test_terms_of_regionclip_are_the_authors(name: str, above: float, compiled: bool) -> None:
+    tensors = tensors_of(name)
+    regions, concepts = tensors["student_regions"].requires_grad_(), tensors["concept_emb"].requires_grad_()
+    taught = tensors["teacher_regions"], tensors["teacher_concept_emb"]
+    distillation, contrast = run(terms_of_regionclip, compiled, regions, concepts, *taught, above=above)
     torch.testing.assert_close(distillation.detach(), tensors["out_distill"], rtol=1e-9, atol=0)
     torch.testing.assert_close(contrast.detach(), tensors["out_contrastive"], rtol=1e-9, atol=0)
     leaves = {
@@ -82,12 +115,18 @@ def test_terms_of_regionclip_are_the_authors(name: str, above: float) -> None:
     check(distillation + contrast, tensors["out_total"], leaves)
 
 
-def test_alignment_of_detclip_is_the_papers() -> None:
+def alignment_of_detclip(regions: Tensor, concepts: Tensor, words: Tensor, valid: Tensor) -> Tensor:
+    """The focal loss of the products of regions and concepts."""
+    logits = ops.alignment(ops.tokens(regions, None), ops.tokens(concepts, valid))
+    return ops.focal(logits, ops.WordMap(words, valid))
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eager", "compiled"])
+def test_alignment_of_detclip_is_the_papers(compiled: bool) -> None:
     tensors = tensors_of("detclip-total")
     regions, concepts = (tensors[f"{name}_features"].requires_grad_() for name in ("region", "concept"))
     valid = tensors["concept_valid"] > 0
-    logits = ops.alignment(ops.tokens(regions, None), ops.tokens(concepts, valid))
-    loss = ops.focal(logits, ops.WordMap(tensors["targets"] > 0, valid))
+    loss = run(alignment_of_detclip, compiled, regions, concepts, tensors["targets"] > 0, valid)
     torch.testing.assert_close(loss.detach(), tensors["out_align"], rtol=1e-9, atol=0)
     loss.backward()
     # No other term of the total reads these features.

@@ -13,6 +13,7 @@ from vlmdsl.backends.torch.naming import Names, has_line
 from vlmdsl.backends.torch.passing import passed_value
 from vlmdsl.diagnostics.cells import displayed
 from vlmdsl.ir import Node, Program, Update, walk
+from vlmdsl.ir.counted import counted_in
 from vlmdsl.ir.digest import digest
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import ENCODE
@@ -154,6 +155,9 @@ class _Writer:
             if regions:
                 total = " + ".join(regions)
                 metrics.append((f"{term.name}.accuracy", total if len(regions) == 1 else f"({total}) / {len(regions)}"))
+            for counted, nodes in counted_in(term.node).items():
+                written = ", ".join(self._values.of(node) for node in nodes)
+                metrics.append((f"{term.name}.{counted.metric}", f"ops.{counted.function}({written})"))
         return [
             f"loss = {' + '.join(value for _, value in terms)}",
             f"terms = {_dictionary(terms)}",

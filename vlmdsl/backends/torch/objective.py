@@ -71,7 +71,8 @@ class ObjectiveOutput(NamedTuple):
     """The output of an objective: the loss to differentiate, its terms by name, and metrics to log (without gradient).
 
     `loss` is the sum of `terms`. `metrics` holds the recipe's own (`temperature`), for a contrastive term `NAME.accuracy`,
-    the share of samples whose pair beats all other candidates, and `NAME.chance`, the term's value at chance where known.
+    the share of samples whose pair beats all other candidates, and `NAME.chance`, the term's value at chance where known;
+    for matching `NAME.negatives`, and for focal losses `NAME.positives`: how many there are in the global batch.
     """
 
     loss: Tensor

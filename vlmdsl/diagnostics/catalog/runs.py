@@ -76,12 +76,14 @@ class FolderUnusable(Problem):
 class TermIdle(Problem):
     code = "V0855"
     template = "the term `{term}` had nothing to do in {steps} steps: {reason}"
-    summary = "A term of the loss was exactly 0 in many steps in a row."
+    summary = "A term of the loss was exactly 0, or about nothing, in many steps in a row."
     explanation = (
         "A criterion that selects (the tokens of a mask, the patches that were dropped, the samples for which a condition "
         "holds, the boxes of a class) is 0 where a step has none of them. If that is so in every step, the term trains "
         "nothing, and the loss does not show it. Common causes are a column that is empty or has the same value "
         "everywhere, a mask with a small share over short texts, and texts that are truncated before what is selected. "
+        "Matching without a negative, and a focal loss without a region that has a word, are reported too: they are not 0, "
+        "but teach one answer. "
         "It is a warning, given once for each term, and the run goes on. Terms whose weight is a schedule that begins or "
         "ends at 0 are not watched."
     )

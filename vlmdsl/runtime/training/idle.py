@@ -1,4 +1,4 @@
-"""Terms that have nothing to do: an empty selection gives the loss 0, which no other number of a run shows."""
+"""Terms that have nothing to do: an empty selection gives the loss 0, or there is no negative, or no positive, of them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from torch import Tensor
 from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.diagnostics.catalog.runs import TermIdle
 from vlmdsl.ir import Node, Program, Ramp, walk
+from vlmdsl.ir.counted import COUNTED, counted_in
 from vlmdsl.ir.operations.scalars import RAMP
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.source import Span
 from vlmdsl.types import LossType, ScalarType
 
-__all__ = ["STEPS", "IdleTerms", "idle_term"]
+__all__ = ["STEPS", "IdleTerms", "counted_of", "idle_term"]
 
 STEPS = 100
 """Steps of a flow after which a term that was 0 in each of them is reported."""
@@ -52,16 +53,28 @@ class IdleTerms:
         return new
 
 
+def counted_of(metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The metrics that count what a term is about: `NAME.negatives`, `NAME.positives`."""
+    return {name: value for name, value in metrics.items() if name.partition(".")[2] in _COUNTS}
+
+
+_COUNTS = frozenset(counted.metric for counted in COUNTED.values())
+
+
 def idle_term(program: Program, name: str, steps: int = STEPS) -> Diagnostic | None:
-    """V0855 for a term of a program that was 0 in so many steps: what it may have had none of, and which fields it reads.
+    """V0855 for a term of a program that was 0 in so many steps, or had none of what it counts (`counted_of`): what it may
+    have had none of, and which fields it reads.
 
     None for one whose weight is a schedule that begins or ends at 0.
     """
+    name, _, metric = name.partition(".")
     term = next(term.node for term in program.terms if term.name == name)
     if any(0.0 in (ramp.start, ramp.end) for ramp in _weights(term)):
         return None
     nodes = list(walk([term]))
     counted = dict.fromkeys(node.operation.counts for node in nodes if node.operation.counts)
+    if metric:
+        counted = dict.fromkeys(own.words for own in counted_in(term) if own.metric == metric)
     fields = dict.fromkeys(node.string("name") for node in nodes if node.operation is FIELD)
     what = " and no ".join(counted)
     place = next(iter(program.graph.spans_of(term)), Span("training", 0, 0))

@@ -18,7 +18,7 @@ from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import LossNotFinite
 from vlmdsl.runtime.model import FlowModels
 from vlmdsl.runtime.tracking.metrics import SPEED
-from vlmdsl.runtime.training.idle import IdleTerms
+from vlmdsl.runtime.training.idle import IdleTerms, counted_of
 from vlmdsl.runtime.training.optimizer import set_learning_rate
 from vlmdsl.runtime.training.processes import World, in_parallel, seed_generators
 from vlmdsl.runtime.training.schedule import learning_rate_factor
@@ -126,7 +126,7 @@ def train_steps(
         norm = clip_grad_norm_(parameters, train.clip_gradient_norm or float("inf"))
         if not bool(torch.isfinite(output.loss.detach() + norm)):
             raise DiagnosticError((_not_finite(output, done),))
-        callbacks.idle(batch.flow, watch.after(batch.flow, output.terms))
+        callbacks.idle(batch.flow, watch.after(batch.flow, output.terms | counted_of(output.metrics)))
         epoch_ends = batch.ends_epoch or (per_epoch > 0 and (own_step + 1) % per_epoch == 0)
         _update(model, optimizer, batch.flow, epoch_ends=epoch_ends)
         clock.samples, clock.steps = clock.samples + train.batch, clock.steps + 1

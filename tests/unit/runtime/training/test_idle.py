@@ -9,7 +9,8 @@ import torch
 
 import vlmdsl
 from bundled.runs import SETTINGS, with_tiny_towers
-from vlmdsl.runtime.training.idle import IdleTerms, idle_term
+from vlmdsl.runtime.training.idle import IdleTerms, counted_of, idle_term
+from vlmdsl.testing import example_features, example_modules
 
 RECIPE = """vlo 1
 recipe idle(image: Image, text: Text, flag: Flag)
@@ -21,6 +22,16 @@ minimize {
   later:  ramp(0, 1, over=1) * mean(score(image, text), over=flag)
   margin: mean(hinge(similarity(image, text), along="rows", margin=0.2, negatives="mean"))
 }
+"""
+MATCHING = """
+recipe matching(image: Image, text: Text)
+let wrong = mine(similarity(image, text), along="rows")
+minimize { itm: matched(text | image, take(text, wrong) | image) }
+"""
+FOCAL = """
+recipe named(image: Image, boxes: Boxes, phrases: Phrases)
+let words = text_of(phrases)
+minimize { words: focal(alignment(regions(image, boxes), words), word_map(words, boxes)) }
 """
 
 
@@ -55,6 +66,34 @@ def test_the_message_says_what_there_was_none_of(term: str, reason: str) -> None
     assert f"`{term}` had nothing to do in 100 steps" in diagnostic.message
     assert reason in diagnostic.message
     assert "`text`" in diagnostic.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "metric", "reason"),
+    [
+        (MATCHING, "itm.negatives", "no sample that has picked another one"),
+        (FOCAL, "words.positives", "no region with a word"),
+    ],
+    ids=["matching", "focal"],
+)
+def test_what_is_not_0_without_negatives_or_positives_is_counted(recipe: str, metric: str, reason: str) -> None:
+    objective = vlmdsl.compile(recipe, compiled=False).double()
+    output = objective(modules=example_modules(objective), **example_features(objective))
+    counted = counted_of(output.metrics)
+    assert set(counted) == {metric}
+    assert counted[metric] > 0
+    diagnostic = idle_term(objective.program, metric)
+    assert diagnostic is not None
+    assert f"`{metric.partition('.')[0]}` had nothing to do" in diagnostic.message
+    assert reason in diagnostic.message
+
+
+def test_without_a_pick_there_are_no_negatives() -> None:
+    objective = vlmdsl.compile(MATCHING, compiled=False).double()
+    alone = {name: value[:1] for name, value in example_features(objective).items()}
+    output = objective(modules=example_modules(objective), **alone)
+    assert output.terms["itm"] > 0
+    assert output.metrics["itm.negatives"] == 0
 
 
 def test_a_term_whose_weight_is_0_at_an_end_of_its_schedule_is_not_reported() -> None:

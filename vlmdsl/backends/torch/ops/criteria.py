@@ -128,6 +128,15 @@ def mean(values: Tensor, over: Tensor | None = None) -> Tensor:
     return total / count.clamp(min=1.0)
 
 
+def samples_where(*conditions: Tensor) -> Tensor:
+    """For how many samples of all processes the conditions [b] hold, all conditions together: 0-d, float32.
+
+    >>> samples_where(torch.tensor([True, False]), torch.tensor([True, True])).item()
+    3.0
+    """
+    return all_reduce_sum(torch.stack([condition.sum() for condition in conditions]).sum().float())
+
+
 def samples(inputs: Mapping[str, Tensor], over: Tensor | None = None) -> Tensor:
     """How many samples all processes hold together, or for how many of them `over` holds: 0-d."""
     features = precise(next(value for value in inputs.values() if value.is_floating_point() and value.dim()))

@@ -140,6 +140,12 @@ def positives(target: WordMap) -> Tensor:
     return all_reduce_sum(own.to(torch.get_default_dtype())).clamp(min=1.0)
 
 
+def regions_with_words(*targets: WordMap) -> Tensor:
+    """How many regions of the global batch have a word, in all maps together: 0-d, float32."""
+    own = [(target.words & _counted(target)).any(dim=2).sum() for target in targets]
+    return all_reduce_sum(torch.stack(own).sum().float())
+
+
 def _counted(target: WordMap) -> Tensor:
     """The entries of a map that are neither padding of the words nor of the regions: [b, R, L]."""
     counted = torch.ones_like(target.words)
