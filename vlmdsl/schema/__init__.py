@@ -5,6 +5,7 @@ from vlmdsl.schema.parts import PARTS, Parts, config_of
 from vlmdsl.schema.run import (
     DataConfig,
     EvaluationConfig,
+    LoraConfig,
     ModelConfig,
     OptimizerConfig,
     RunConfig,
@@ -16,6 +17,7 @@ __all__ = [
     "PARTS",
     "DataConfig",
     "EvaluationConfig",
+    "LoraConfig",
     "ModelConfig",
     "OptimizerConfig",
     "Parts",

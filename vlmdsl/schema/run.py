@@ -13,6 +13,7 @@ __all__ = [
     "DataConfig",
     "EvaluationConfig",
     "FlowConfig",
+    "LoraConfig",
     "ModelConfig",
     "OptimizerConfig",
     "RunConfig",
@@ -41,6 +42,7 @@ def _listed(value: object) -> object:
 Template = Annotated[str, AfterValidator(_with_one_place)]
 Listed = BeforeValidator(_listed)
 Texts: TypeAlias = Annotated[tuple[str, ...], Listed]
+Frozen: TypeAlias = Annotated[Annotated[int, Field(ge=0)] | tuple[str, ...], Listed]
 
 
 def _lowerings(value: object) -> object:
@@ -57,6 +59,17 @@ Lowerings = Annotated[LoweringName | dict[str, LoweringName], BeforeValidator(_l
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
+
+
+class LoraConfig(_Section):
+    """Low-rank adapters of the linear maps of a tower's blocks (Hu et al., ICLR 2022): the rest of the tower is frozen."""
+
+    rank: int = Field(8, ge=1, le=4096, description="rank of the difference of each adapted weight")
+    alpha: Positive = Field(16.0, description="scale of the difference, over its rank")
+    dropout: Decay = Field(0.0, description="share of the inputs of an adapter that are dropped in training")
+    targets: Texts = Field(
+        (), description="patterns of the linear maps to adapt, such as `*query`; empty: all of the blocks"
+    )
 
 
 class ModelConfig(_Section):
@@ -104,6 +117,16 @@ class ModelConfig(_Section):
         True,
         description="whether encoders of a library begin with their saved weights; false: with the same architecture and "
         "weights drawn from the seed",
+    )
+    freeze: dict[str, Frozen] = Field(
+        {},
+        description="tower -> what of it keeps its weights: a number of blocks, counted from the input, with all that is "
+        "before them, or patterns of parameter names (`embedding*`); a recipe freezes a whole one: `frozen(vision)`",
+    )
+    lora: dict[str, LoraConfig] = Field(
+        {},
+        description="tower -> its low-rank adapters (`model.lora.vision.rank=8`; `alpha`, `dropout`, `targets`), which are "
+        "trained instead of its weights (the extra `lora`)",
     )
     init: str | None = Field(
         None,
@@ -224,6 +247,15 @@ class OptimizerConfig(_Section):
     learning_rate: Positive = Field(2e-3, description="peak learning rate of the encoders")
     objective_learning_rate: Positive | None = Field(
         1e-2, description="peak learning rate of the objective's own parameters (temperatures); null: as the encoders"
+    )
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="factor of the learning rate from each block of a tower to the one before it; null: one rate for all",
+    )
+    tower_rates: dict[str, NonNegative] = Field(
+        {}, description="tower -> factor of its learning rate (`optimizer.tower_rates.language=0.1`)"
     )
     betas: tuple[Decay, Decay] = Field((0.9, 0.95), description="decay rates of the first and second moment, per step")
     epsilon: Positive = Field(1e-6, description="added to the square root of the second moment")

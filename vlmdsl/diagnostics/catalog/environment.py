@@ -19,10 +19,10 @@ class PackageMissing(Problem):
         "and Arrow files, `pip install 'vlmdsl[datasets]'` adds `datasets` for data named `hf:...`, `pip install "
         "'vlmdsl[detection]'` adds `pycocotools` for the average precision of predicted boxes "
         "(`evaluation.average_precision`), `pip install 'vlmdsl[onnx]'` adds `onnxscript` for `vlmdsl export --format "
-        "onnx`, and `vlmdsl[timm]` and `vlmdsl[open_clip]` add these libraries for encoders named after them; both "
-        "import `torchvision`, which has to be the build that fits `torch`. If the package is installed, it is probably "
-        "in a different environment from the `vlmdsl` that ran; `python -m pip show vlmdsl` and `python -m pip show "
-        "PACKAGE` must name the same folder."
+        "onnx`, `pip install 'vlmdsl[lora]'` adds `peft` for low-rank adapters (`model.lora`), and `vlmdsl[timm]` and "
+        "`vlmdsl[open_clip]` add these libraries for encoders named after them; both import `torchvision`, which has to "
+        "be the build that fits `torch`. If the package is installed, it is probably in a different environment from the "
+        "`vlmdsl` that ran; `python -m pip show vlmdsl` and `python -m pip show PACKAGE` must name the same folder."
     )
     provoked_by = "`--set model.image_encoder=hf:google/vit-base-patch16-224` without transformers installed"
 

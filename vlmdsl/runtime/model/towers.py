@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vlmdsl.backends.torch.step import Environment
 from vlmdsl.ir import Module, Node, Use, parts_of
@@ -56,10 +57,13 @@ class Towers(NamedModules, ModuleFamily):
         return self
 
     def train(self, mode: bool = True) -> Towers:
-        """As in any module, but frozen towers stay in evaluation mode."""
+        """As in any module, but frozen towers stay in evaluation mode, and so do batch norms whose weights are frozen."""
         super().train(mode)
         for name in self.frozen:
             self[name].eval()
+        for part in self.modules():
+            if isinstance(part, _BatchNorm) and part.weight is not None and not part.weight.requires_grad:
+                part.eval()
         return self
 
     def encoder(self, name: str) -> Encoder:

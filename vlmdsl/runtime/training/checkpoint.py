@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.runs import CheckpointMismatch
 from vlmdsl.runtime.files import damaged, file_digest, flush, read_json, seal, write_json, writing
+from vlmdsl.runtime.training.adaptation import without_adapters
 from vlmdsl.runtime.training.records import CheckpointState
 from vlmdsl.source import Span
 
@@ -205,8 +206,10 @@ def take_over(folder: Path, model: nn.Module, without: Collection[str] = ()) -> 
     State of another size starts again, as does what the other stage does not have. V0853 for a weight of another form.
     """
     present = model.state_dict()
+    called = {without_adapters(name): name for name in present}
     taken: dict[str, Tensor] = {}
-    for name, tensor in _load(folder / WEIGHTS).items():
+    for stored, tensor in _load(folder / WEIGHTS).items():
+        name = stored if stored in present else called.get(without_adapters(stored), stored)
         own = present.get(name)
         if own is None or name.startswith("teachers.") or name in without:
             continue

@@ -11,6 +11,7 @@ from vlmdsl.runtime.model.text_decoders import built_decoder
 from vlmdsl.runtime.model.tower_needs import tower_needs
 from vlmdsl.runtime.modules.towers import Encoder, build_encoder, longest_text, usual_text_length
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
+from vlmdsl.runtime.training.adaptation import adapt
 from vlmdsl.runtime.training.codebooks import USUAL_SIDE, codebook_tower
 from vlmdsl.runtime.training.processes import seed_generators
 from vlmdsl.runtime.training.tokenizers import encoder_name, tokenizer_notes
@@ -73,6 +74,7 @@ def built_encoders(
             encoders[tower].notes += tokenizer_notes(name, model.tokenizer, tokenizers[tower])
             if model.tied_vocabulary:
                 encoders[tower].tie_vocabulary(name)
+    adapt(encoders, model)
     books = {tower: need.codebook for tower, need in needs.items() if need.codebook is not None}
     return encoders | {tower: codebook_tower(tower, book, model, encoders.values()) for tower, book in books.items()}
 

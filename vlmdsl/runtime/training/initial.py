@@ -9,6 +9,7 @@ from safetensors import safe_open
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.trained import NoInitialWeights
 from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
+from vlmdsl.runtime.training.adaptation import without_adapters
 from vlmdsl.runtime.training.checkpoint import WEIGHTS, checked, is_checkpoint, sound_checkpoint, take_over
 from vlmdsl.runtime.training.run_folder import RunFolder
 from vlmdsl.source import Span
@@ -42,6 +43,7 @@ def take_initial_weights(checkpoint: Path, model: VisionLanguageModel | FlowMode
     with safe_open(checkpoint / WEIGHTS, framework="pt") as stored:
         names = {name for name in stored.keys() if not name.startswith(_NOT_WEIGHTS)}  # noqa: SIM118, it is not a mapping
     own = {name for name in model.state_dict() if not name.startswith(_NOT_WEIGHTS)}
+    names |= {name for name in own if without_adapters(name) in names}
     if not names & own:
         raise _none(str(checkpoint), "it has no weight that the model of this recipe has")
     take_over(checkpoint, model, without=[name for name in model.state_dict() if name not in own])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from torch import nn
 from torch.optim import AdamW
 
+from vlmdsl.runtime.training.adaptation import rates
 from vlmdsl.schema import OptimizerConfig
 
 __all__ = ["build_optimizer", "decays", "set_learning_rate"]
@@ -16,23 +17,23 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> AdamW:
     """AdamW over every parameter of `model` that takes a gradient.
 
     `model.objective` (temperatures, biases) has its own learning rate and no weight decay; elsewhere matrices and kernels
-    decay, while norms, biases, embeddings and single vectors (a class token) do not.
+    decay, while norms, biases, embeddings and single vectors (a class token) do not. Towers, and blocks of towers, may have
+    rates of their own.
     """
-    plain: list[tuple[str, nn.Parameter]] = []
-    decayed: list[tuple[str, nn.Parameter]] = []
-    objective: list[tuple[str, nn.Parameter]] = []
+    factors = dict(rates(model, config.layer_decay, config.tower_rates))
+    grouped: dict[tuple[bool, float, float], list[tuple[str, nn.Parameter]]] = {
+        (False, config.learning_rate, config.weight_decay): [],
+        (False, config.learning_rate, 0.0): [],
+        (True, config.objective_learning_rate or config.learning_rate, 0.0): [],
+    }
     for name, parameter, owner in _owned_parameters(model):
-        if name.startswith("objective."):
-            objective.append((name, parameter))
-        elif decays(owner, parameter):
-            decayed.append((name, parameter))
-        else:
-            plain.append((name, parameter))
-    rates = (config.learning_rate, config.learning_rate, config.objective_learning_rate or config.learning_rate)
-    decay = (config.weight_decay, 0.0, 0.0)
+        objective = name.startswith("objective.")
+        rate = config.objective_learning_rate or config.learning_rate if objective else config.learning_rate
+        decay = 0.0 if objective or not decays(owner, parameter) else config.weight_decay
+        grouped.setdefault((objective, rate * factors.get(name, 1.0), decay), []).append((name, parameter))
     groups = [
-        {"params": parameters, "peak": rate, "lr": rate, "weight_decay": weight}
-        for parameters, rate, weight in zip((decayed, plain, objective), rates, decay, strict=True)
+        {"params": parameters, "peak": rate, "lr": rate, "weight_decay": decay}
+        for (_, rate, decay), parameters in grouped.items()
         if parameters
     ]
     return AdamW(groups, betas=config.betas, eps=config.epsilon)

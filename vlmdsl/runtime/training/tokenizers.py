@@ -40,7 +40,7 @@ def check_towers(objectives: Iterable[Objective], config: ModelConfig) -> None:
         TowerDoesNotFit.at(
             place, tower=name, problem="is not a tower of the recipe", help=(suggestion(name, towers, "its towers"),)
         )
-        for name in config.towers
+        for name in dict.fromkeys((*config.towers, *config.freeze, *config.lora))
         if name not in towers
     ]
     if faults:

@@ -11,6 +11,7 @@ from vlmdsl.runtime.trained.exports.programs import export_onnx, export_programs
 from vlmdsl.runtime.trained.exports.sides import Exported
 from vlmdsl.runtime.trained.exports.weights import export_weights, without_folder
 from vlmdsl.runtime.trained.model import TrainedModel
+from vlmdsl.runtime.training.adaptation import merged
 from vlmdsl.runtime.training.run_folder import RunFolder
 
 __all__ = ["Exported", "without_folder", "write_export"]
@@ -27,4 +28,7 @@ def write_export(form: str, trained: TrainedModel, folder: RunFolder, out: Path)
     """Write a trained model, which is that of the run `folder`, to the folder `out`; `DiagnosticError` (V0865) for what the
     format cannot hold."""
     write = _OF_MODEL.get(form)
-    return export_weights(trained, folder, out) if write is None else write(trained, out)
+    if write is None:
+        return export_weights(trained, folder, out)
+    merged(trained.model.encoders)  # others have no adapters
+    return write(trained, out)
