@@ -1,12 +1,11 @@
 """The run configuration: its models, how it is loaded from YAML and overrides, how it is written back. No torch."""
 
 from vlmdsl.schema.load import dump_config, load_config, schema_of_config, setting_names
+from vlmdsl.schema.model import LoraConfig, ModelConfig
 from vlmdsl.schema.parts import PARTS, Parts, config_of
 from vlmdsl.schema.run import (
     DataConfig,
     EvaluationConfig,
-    LoraConfig,
-    ModelConfig,
     OptimizerConfig,
     RunConfig,
     ScheduleConfig,
