@@ -11,17 +11,27 @@ PAIRS = 64
 
 
 @dataclass(frozen=True)
+class Before:
+    """So many steps of a bundled recipe at its own scale."""
+
+    recipe: str
+    steps: int
+
+
+@dataclass(frozen=True)
 class Scale:
     """What a recipe needs at this scale, and `because` of what.
 
     `overfits` are the terms whose in-batch top-1 must reach 99 %: None for all of them, empty where telling pairs apart is
     not the recipe's aim; `aim` then says what is. `settings` are of the run, `pairs` are the 64 pairs, `scenes` are what it
     learns from and, held out, is measured on, and `columns` feed its fields there; `steps` are the lengths of runs for which
-    the usual one does not do, `stages` those of the stages of the run that shows what it learns. In-batch top-1 is the mean
-    over the last `records` of the metrics: over several where each step draws other views, since one batch of 64 pairs
-    knows it to a point and a half only. `tried` is how many settings were measured on the scenes for choosing
-    (`evidence.py --choose`) before the result, which is of other scenes; 0 where nothing was to be chosen, or was chosen
-    before there were two sets of scenes, which `because` then says.
+    the usual one does not do, `stages` those of the stages of the run that shows what it learns. On OpenMoji `drawings` feed
+    fields from other columns than the usual ones, and `measures_drawings` says that held-out drawings are measured.
+    In-batch top-1 is the mean over the last `records` of the metrics: over several where each step draws other views, since
+    one batch of 64 pairs knows it to a point and a half only. `before` is a run whose weights the run that shows what it
+    learns begins with (`model.init`), where the authors begin with a pretrained tower. `tried` is how many settings were
+    measured on the scenes for choosing (`evidence.py --choose`) before the result, which is of other scenes; 0 where
+    nothing was to be chosen, or was chosen before there were two sets of scenes, which `because` then says.
     """
 
     knobs: Mapping[str, object] = field(default_factory=dict)
@@ -34,7 +44,10 @@ class Scale:
     columns: Mapping[str, str] = field(default_factory=dict)
     steps: Mapping[str, int] = field(default_factory=dict)
     stages: Mapping[str, int] = field(default_factory=dict)
+    drawings: Mapping[str, str] = field(default_factory=dict)
+    measures_drawings: bool = False
     records: int = 1
+    before: Before | None = None
     tried: int = 0
 
 
@@ -111,9 +124,16 @@ SCALES = {
     ),
     "cappa": Scale(SMALL_DECODER, "a small decoder", **CAPTIONS, tried=2),
     "coca": Scale(
-        {"depth": 1, "width": 64, "queries": 16},
-        "a small decoder of two blocks, and as many queries as a quarter of the patches",
-        **{**CAPTIONS, "aim": "short captions are alike for different scenes"},
+        {"depth": 2, "width": 64, "heads": 4, "queries": 16},
+        "a small decoder of four blocks, and as many queries as a quarter of the patches; heads of 16 features; on drawings "
+        "for as many steps as three minutes allow",
+        **{
+            **CAPTIONS,
+            "aim": "short captions are alike for different scenes",
+            "steps": {"overfit": 60, "learns": 1000, "openmoji": 150},
+        },
+        measures_drawings=True,
+        tried=10,
     ),
     "clippo": Scale({"row_height": 12}, LETTERS, settings={"model.image_size": 48}, **SHORT_TEXTS),
     "clippo_c4": Scale(

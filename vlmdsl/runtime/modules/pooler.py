@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmdsl.ir.modules import PoolerSettings
-from vlmdsl.runtime.modules.sequences import initialise_normal, prepared_context, usual_heads
+from vlmdsl.runtime.modules.sequences import initialise_uniform, prepared_context, usual_heads
 from vlmdsl.runtime.modules.towers.blocks import Attention
 
 __all__ = ["AttentionalPooler"]
@@ -27,7 +27,7 @@ class AttentionalPooler(nn.Module):
         self.context_norm = nn.LayerNorm(context_width)
         self.attention = Attention(width, usual_heads(settings.heads, width), context_width)
         self.norm = nn.LayerNorm(width)
-        initialise_normal(self)
+        initialise_uniform(self)
         nn.init.normal_(self.queries)
 
     def forward(self, context: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -53,6 +53,15 @@ def test_first_queries_are_of_variance_1() -> None:
     assert 0.95 < queries.std().item() < 1.05
 
 
+@pytest.mark.parametrize("width", [64, 512])
+def test_first_queries_read_different_things(width: int) -> None:
+    """With weights of BERT's standard deviation, for 768 features, attention over 64 is even, and the cosine is .999."""
+    torch.manual_seed(0)
+    features = AttentionalPooler(PoolerSettings(queries=8), width)(torch.randn(4, 50, width))
+    cosines = functional.normalize(features, dim=-1) @ functional.normalize(features, dim=-1).transpose(1, 2)
+    assert cosines.triu(1).sum() / (4 * 28) < 0.8
+
+
 @pytest.mark.parametrize("transform", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 def test_the_cross_entropy_of_a_head_needs_no_logits(transform: bool, bias: bool) -> None:
