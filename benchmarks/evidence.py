@@ -34,6 +34,7 @@ from statistics import fmean
 from typing import Any
 
 from bounds import aimed, shown
+from columns import OPENMOJI_COLUMNS, OPENMOJI_SCENES_COLUMNS, SHAPES_COLUMNS
 from scales import PAIRS, SCALES, Before, Scale
 
 import vlmdsl
@@ -56,41 +57,6 @@ OPENMOJI = ROOT.parent / "shared" / "data" / "openmoji"
 TOP_1 = 0.99
 CHOOSING, REPORTING = 0, 100
 """The seeds of the held-out scenes that settings are chosen by, and of those that results are of."""
-
-SHAPES_COLUMNS = {
-    "superpixels": "superpixels(image)",
-    "summary": "caption",
-    "attributes": "template(phrases)",
-    "first": "text",
-    "second": "clean_text",
-    "translation": "text_ko",
-    "document": "clean_text",
-    "prompt": "template(source)",
-    "concepts": "template(phrases)",
-    "target": "text",
-}
-"""Field -> column of the built-in scenes, or what stands in for what only a model could make."""
-OPENMOJI_COLUMNS = {
-    "text_rewrites": "tags,cldr_en,keywords_en",
-    "label": "group",
-    "caption": "template(tags)",
-    "text_ko": "cldr_ko",
-    "superpixels": "superpixels(image)",
-    "regions": "grid(image)",
-    "summary": "summarize(text)",
-    "attributes": "template(tags)",
-    "first": "text",
-    "second": "template(tags)",
-    "translation": "keywords_ko",
-    "knowledge": "template(keywords_en)",
-    "document": "tags",
-    "prompt": "template(group)",
-    "concepts": "template(tags)",
-    "target": "text",
-}
-"""Field -> column of OpenMoji: other words for a drawing as its rewrites, its group as its class; and stand-ins."""
-OPENMOJI_SCENES_COLUMNS = {"boxes": "boxes_xyxy_px"}
-"""The same for its composed scenes: several drawings on a canvas, with a box and a name for each."""
 
 SETTINGS: dict[str, object] = {
     "train.batch": PAIRS,

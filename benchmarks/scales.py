@@ -274,11 +274,18 @@ SCALES = {
     ),
     "otter": Scale({"momentum": 0.99}, TURNS_OVER, ("contrastive",), "the rest is a teacher's opinion of the other samples"),
     "pali": Scale(
-        SMALL_DECODER,
-        "a small decoder; prompts are numbers of writers, which say nothing of the image; the tower that the first stage "
-        "freezes is as drawn, not pretrained; before, stages of 1,000 steps were tried",
-        **{**CAPTIONS, "columns": {"target": "caption", "prompt": "template(source)"}, "steps": {"learns": 600}},
-        tried=1,
+        {**SMALL_DECODER, "heads": 4},
+        "a small decoder with heads of 16 features; prompts are numbers of writers, which say nothing of the image; the "
+        "authors' image tower is pretrained, and the first stage freezes it: here it is that of a captioner; before, an "
+        "untrained one was tried, with stages of 600 and 1,000 steps",
+        **{
+            **CAPTIONS,
+            "columns": {"target": "caption", "prompt": "template(source)"},
+            "steps": {"overfit": 40, "learns": 300},
+        },
+        stages={"language": 600, "all": 300},
+        before=Before("cappa", 400),
+        tried=3,
     ),
     "pyramidclip": Scale(
         because=DRAWN, overfits=("local_text",), aim="only whole captions tell all scenes apart", steps={"overfit": 300}
@@ -322,11 +329,17 @@ SCALES = {
         **BY_COLOUR,
     ),
     "simvlm": Scale(
-        SMALL_DECODER,
-        "a small decoder; documents are captions of scenes without their images; after the 1,000 steps that were tried "
+        {**SMALL_DECODER, "heads": 4},
+        "a small decoder with heads of 16 features; documents are captions of scenes without their images; half of a text "
+        "is a prefix, and not predicted, so that it takes more steps than others; after the 1,000 steps that were tried "
         "before, 21.8 % of written captions had all objects right",
-        **{**CAPTIONS, "columns": {"text": "caption", "document": "clean_text"}, "steps": {"learns": 1500}},
-        tried=1,
+        **{
+            **CAPTIONS,
+            "columns": {"text": "caption", "document": "clean_text"},
+            "steps": {"overfit": 60, "learns": 1400, "openmoji": 100},
+        },
+        measures_drawings=True,
+        tried=3,
     ),
     "simsiam": Scale(
         {"hidden": 256, "out": 256, "bottleneck": 64},

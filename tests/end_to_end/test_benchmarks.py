@@ -43,7 +43,9 @@ def test_the_scales_of_the_evidence_fit_their_recipes() -> None:
         assert bool(chosen) >= bool(scale.tried), recipe
         assert bool(chosen) == bool(scale.because), recipe
         assert (scale.overfits is not None) == bool(scale.aim), recipe
-        assert scale.columns.keys() <= {need.field for built in flows for need in requirements(built.written)}, recipe
+        fields = {need.field for built in flows for need in requirements(built.written)}
+        assert scale.columns.keys() | scale.drawings.keys() <= fields, recipe
+        assert scale.before is None or scale.before.recipe in evidence.SCALES, recipe
         assert scale.steps.keys() <= {"overfit", "learns", "openmoji"}, recipe
 
 
