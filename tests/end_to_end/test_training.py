@@ -116,9 +116,40 @@ def test_a_field_that_the_data_lacks_is_reported_before_the_first_step(tmp_path:
 def test_a_run_is_not_overwritten_nor_continued_as_another(finished: Path, tmp_path: Path) -> None:
     assert codes(recipe="clip", data=DATA, settings=SMALL, out=finished) == ["V0815"]
     assert codes(resume=tmp_path) == ["V0816"]
-    assert codes(resume=finished, steps=7, seed=2) == ["V0818", "V0818"]
+    assert codes(resume=finished, overrides=["train.batch=8"], seed=2) == ["V0818", "V0818"]
     assert codes(resume=finished, recipe="siglip") == ["V0818"]
     assert codes(resume=finished, knobs={"temperature": 0.1}) == ["V0818"]
+
+
+def test_a_run_is_continued_to_more_steps_where_nothing_before_changes(tmp_path: Path) -> None:
+    """The rate is constant after the warm-up: the longer run is the same, bit for bit, as one that was as long at first."""
+    settings = SMALL | {"schedule.final": 1.0, "schedule.warmup_steps": 1, "evaluation.limit": 8}
+    whole = vlmdsl.train("clip", data=DATA, steps=5, settings=settings, out=tmp_path / "whole").folder
+    parted = vlmdsl.train("clip", data=DATA, steps=3, settings=settings, out=tmp_path / "parted").folder
+    vlmdsl.train(resume=parted, steps=5)
+    last = "checkpoints/step-00000005/model.safetensors"
+    assert (parted / last).read_bytes() == (whole / last).read_bytes()
+    assert (parted / "config.yaml").read_text().count("steps: 5") == 1
+    with pytest.raises(DiagnosticError) as caught:
+        vlmdsl.train(resume=parted, steps=4)
+    assert "5 steps are done already" in caught.value.diagnostics[0].notes
+
+
+def test_what_another_number_of_steps_would_have_changed_is_said(tmp_path: Path) -> None:
+    settings = SMALL | {"schedule.warmup_steps": 1, "evaluation.limit": 8}
+    run = vlmdsl.train("clip", data=DATA, steps=3, settings=settings, out=tmp_path / "run").folder
+    with pytest.raises(DiagnosticError) as caught:
+        vlmdsl.train(resume=run, steps=5)
+    (fault,) = caught.value.diagnostics
+    assert (fault.code, fault.notes[0]) == ("V0818", "it had 3, now 5")
+    assert fault.notes[1].startswith("the learning rate of step 3 was 0, and of a run of 5 steps it is 0.001")
+
+
+def test_steps_are_counted_in_epochs(tmp_path: Path) -> None:
+    run = vlmdsl.train("clip", data=DATA, settings=SMALL | {"train.epochs": 1.5, "evaluation.limit": 8}, out=tmp_path / "a")
+    assert lines(run.folder)[-1]["step"] == 6  # of 64 samples in batches of 16
+    vlmdsl.train(resume=run.folder)
+    assert "steps: 6" in (run.folder / "config.yaml").read_text()
 
 
 def test_a_recipe_of_several_files_is_kept_whole(tmp_path: Path) -> None:

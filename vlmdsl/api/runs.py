@@ -127,8 +127,9 @@ def _plain(value: object) -> object:
     return value if isinstance(value, int | float | str) else str(value)
 
 
-def check_resumable(folder: RunFolder, built: Built, config: RunConfig) -> None:
+def check_resumable(folder: RunFolder, flows: Sequence[Built], config: RunConfig) -> None:
     """DiagnosticError V0818 if the run in `folder` has another recipe, or other settings that change its numbers."""
+    built = flows[0]
     settings_of = import_module("vlmdsl.runtime.training.identity").settings_of
     recorded, present = folder.read_facts().recipe, recipe_record(built, {})
     stored = load_settings(folder.config, (), {})
@@ -143,9 +144,23 @@ def check_resumable(folder: RunFolder, built: Built, config: RunConfig) -> None:
     now = settings_of(config, shaping=True) | {"out": config.out}
     for name, value in now.items():
         if before[name] != value:
-            mismatches.append(_mismatch(folder, f"`{name}`", f"it had {before[name]}, now {value}"))
+            notes = _changes_of_length(folder, flows, stored, config) if name == "train.steps" else []
+            if notes or name != "train.steps":
+                mismatches.append(_mismatch(folder, f"`{name}`", f"it had {before[name]}, now {value}", *notes))
     if mismatches:
         raise _error(mismatches)
+
+
+def _changes_of_length(folder: RunFolder, flows: Sequence[Built], stored: RunConfig, config: RunConfig) -> list[str]:
+    """What another number of steps would have changed about those that are done; empty if nothing."""
+    if len({one.stage.name for one in flows}) > 1:
+        return ["a later stage begins with the weights of the last step of an earlier one"]
+    checkpoint = import_module("vlmdsl.runtime.training.checkpoint")
+    newest, _ = checkpoint.sound_checkpoint(folder.checkpoints)
+    done = 0 if newest is None else checkpoint.read_position(newest).step
+    length = import_module("vlmdsl.runtime.training.length")
+    changes: list[str] = length.changes_of_length(stored, config, done, [one.planned for one in flows])
+    return changes
 
 
 def _mismatch(folder: RunFolder, what: str, *notes: str) -> Diagnostic:

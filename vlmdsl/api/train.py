@@ -107,7 +107,7 @@ class Trainer:
             word = self._resume.recipe if recipe is None else recipe
             kept = self._resume.kept_uses() if recipe is None else None
             self._built, self.config = _checked(word, self._knobs, stored, options, kept)
-            check_resumable(self._resume, self._built[0], self.config)
+            check_resumable(self._resume, self._built, self.config)
         self._trained: tuple[VisionLanguageModel, Tokenizer] | None = None
 
     def fit(self) -> RunResult:

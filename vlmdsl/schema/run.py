@@ -183,6 +183,11 @@ class TrainConfig(Section):
     """The loop."""
 
     steps: int = Field(400, ge=1, lt=2**53, description="optimiser steps of the run; of a recipe with stages, of each stage")
+    epochs: NonNegative | None = Field(
+        None,
+        description="passes over the training data, instead of `steps`, which are counted when the data is opened; null: "
+        "`steps`",
+    )
     batch: int = Field(
         128, ge=2, lt=2**31, description="samples per step over all processes: these are each other's negatives"
     )

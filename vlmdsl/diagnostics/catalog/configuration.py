@@ -131,10 +131,25 @@ class ResumeMismatch(Problem):
         "A resumed run gives the same result as an uninterrupted one, which requires the same recipe, hyper-parameters "
         "and settings that affect the numbers. Without further arguments `--resume FOLDER` takes all of them from the "
         "folder. Only the settings that do not affect the result may change: `train.checkpoint_every`, `train.keep`, "
-        "`train.log_every`, `train.device`, `train.compile`, `data.workers` and `evaluation`. To train longer or "
-        "differently, start a new run."
+        "`train.log_every`, `train.device`, `train.compile`, `data.workers` and `evaluation`. A run can be continued to "
+        "another number of steps where that changes nothing about the steps that are done: the learning rate after the "
+        "warm-up is constant (`schedule.final=1`), and no ramp of the recipe follows the length of the run; else the "
+        "notes say what would have been different. To train differently, start a new run, with `model.init=FOLDER` from "
+        "the weights of this one."
     )
-    provoked_by = "`--resume FOLDER --steps 999`, where the run had another number of steps"
+    provoked_by = "`--resume FOLDER --set train.seed=1`, where the run had another seed"
+
+
+class EpochsUnknown(Problem):
+    code = "V0847"
+    template = "`train.epochs` cannot be counted: {reason}"
+    summary = "The length of an epoch is not known, or there is not one epoch."
+    explanation = (
+        "`train.epochs` is turned into `train.steps` when the data is opened: so many times the number of full batches of"
+        " an epoch. A stream has no length that is known before it has been read, and where a recipe has several stages "
+        "or flows, each of them has epochs of its own. Set `train.steps` there, or `stages.NAME.train.steps`."
+    )
+    provoked_by = "`--set train.epochs=3 --set data.stream=true`"
 
 
 class LossNotFinite(Problem):

@@ -68,6 +68,7 @@ __all__ = [
     "surveys",
     "text_fields",
     "training_batches",
+    "weights_of",
 ]
 
 
@@ -349,7 +350,7 @@ def training_batches(
         workers=workers_for(config.data.workers, config.train.steps, flows),
         materials=materials_of(config),
         groups=groups,
-        parts=_weighted(program, config.data, data),
+        parts=weights_of(program, config.data, data),
         noise=model.noise_lengths(),
         segments=model.segment_fields(),
         max_bad_share=config.data.max_bad_share,
@@ -361,7 +362,7 @@ def training_batches(
     return loader
 
 
-def _weighted(program: Program, config: DataConfig, data: Data) -> list[Part]:
+def weights_of(program: Program, config: DataConfig, data: Data) -> list[Part]:
     """The parts of weighted training sources, none without weights; `DiagnosticError` (V0844) where there can be none."""
     if not config.weights:
         return []

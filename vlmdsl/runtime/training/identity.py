@@ -26,6 +26,9 @@ FREE = (
 """Settings that a resumed run may change, beside those of the evaluation: they change how it is watched and kept."""
 
 
+_LENGTH = ("train.steps", "train.epochs")
+
+
 def setting(config: RunConfig, name: str) -> Any:
     """The value of the setting `name`, such as `train.batch`, as JSON has it."""
     value: Any = config.model_dump(mode="json")
@@ -41,14 +44,17 @@ def settings_of(config: RunConfig, *, shaping: bool = False) -> dict[str, Any]:
 
 
 def identity_of(recipe: Mapping[str, Any], config: RunConfig, data: Mapping[str, Any]) -> str:
-    """SHA-256 of all that the numbers of a run depend on: the recipe, the settings that shape them, the samples."""
+    """SHA-256 of all that the numbers of a run depend on: the recipe, the settings that shape them, the samples.
+
+    Not of the number of steps: a run may be continued to another one where that changes nothing before.
+    """
     samples = {
         name: (facts["samples"], facts["fingerprint"]) for name, facts in data.items() if not name.endswith("held_out")
     }
     parts = {
         "recipe": sorted(recipe["digests"].values()),
         "knobs": recipe["knobs"],
-        "settings": settings_of(config, shaping=True),
+        "settings": {name: value for name, value in settings_of(config, shaping=True).items() if name not in _LENGTH},
         "data": samples,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

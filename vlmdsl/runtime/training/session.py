@@ -34,6 +34,7 @@ from vlmdsl.runtime.training.flow_measures import held_out_of_stage
 from vlmdsl.runtime.training.held_out import HeldOut
 from vlmdsl.runtime.training.identity import identity_of, settings_of
 from vlmdsl.runtime.training.initial import initial_checkpoint, take_initial_weights
+from vlmdsl.runtime.training.length import in_steps
 from vlmdsl.runtime.training.measuring import conditions_of, stored_tokenizers
 from vlmdsl.runtime.training.meeting import compare, together
 from vlmdsl.runtime.training.optimizer import build_optimizer
@@ -70,6 +71,7 @@ def run(course: Sequence[StageOfRun], config: RunConfig, recipe: RecipeFiles, re
     with Ending() as ending, join_processes(config.train.device, _given(recipe, config)) as world:
         with together():
             opened = _open(course, config, resume, world, ending)
+        config = config.model_copy(update={"train": opened.config.train})
         *earlier, last = opened.left
         over: _Over | None = None
         for stage in earlier:
@@ -198,6 +200,9 @@ def _open(
         ending.done = None if checkpoint is None else read_position(checkpoint).step
     check_towers([flow.objective for stage in course for flow in stage.flows], config.model)
     data = open_course(course)
+    if resume is None:  # whose steps are counted already
+        config = in_steps(config, course, data.stages)
+        course = with_settings(course, config)
     for stage in course[1:]:  # the first stage checks its own when it begins, before anything is trained
         for flow in stage.flows:
             own = data.stages[stage.name][flow.name]
