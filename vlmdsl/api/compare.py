@@ -22,6 +22,7 @@ from vlmdsl.api.runs import load_settings, parts_of, recipe_record
 from vlmdsl.api.train import Trainer
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.comparison import OneProcessOnly
+from vlmdsl.diagnostics.catalog.configuration import EpochsUnknown
 from vlmdsl.schema import PARTS, Parts, RunConfig, config_of
 from vlmdsl.source import Span
 
@@ -129,6 +130,14 @@ class _Plan:
         return os.path.lexists(self.folder / _FINISHED)
 
 
+def _check_steps(config: RunConfig) -> None:
+    """DiagnosticError V0847 where epochs are counted: of recipes with different flows they are not as long."""
+    if config.train.epochs is not None:
+        help = ("set `train.steps` instead",)
+        reason = "recipes are compared after the same number of steps"
+        raise DiagnosticError((EpochsUnknown.at(Span("<command line>", 0, 0), reason=reason, help=help),))
+
+
 def _check_alone() -> None:
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count > 1:
@@ -154,6 +163,7 @@ def _checked(
             sides.append(_Side(name, contender, flows))
     try:
         resolved = load(None if faults else parts_of(built for side in sides for built in side.flows))
+        _check_steps(resolved)
     except DiagnosticError as error:
         faults.extend(error.diagnostics)
     if faults or resolved is None:

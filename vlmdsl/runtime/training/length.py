@@ -1,4 +1,4 @@
-"""How many steps a run takes: as many as its epochs are, and whether a stopped or finished run may take others."""
+"""The number of steps of a run: as many as its epochs are, and whether a stopped or finished run may take others."""
 
 from __future__ import annotations
 
