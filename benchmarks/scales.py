@@ -241,7 +241,7 @@ SCALES = {
         {"optimizer.learning_rate": 3e-3, "model.image_encoder": "vit:tiny_patch4", "model.text_length": 20},
         scenes="shapes:plain_ground=true",
         columns={"text": "caption"},
-        steps={"learns": 600},
+        steps={"learns": 800},
     ),
     "moco": Scale({"size": 512, "momentum": 0.99}, f"{TURNS_OVER}; {CHOSEN}", (), VIEWS, HELD_OUT | SLOWLY, **BY_COLOUR),
     "moco_v3": Scale(
@@ -270,7 +270,7 @@ SCALES = {
             "aim": "short captions are alike for different scenes",
             "columns": {"text": "caption", "concepts": "template(source)"},
         },
-        stages={"pretraining": 800, "captioner": 400},
+        stages={"pretraining": 700, "captioner": 300},
     ),
     "otter": Scale({"momentum": 0.99}, TURNS_OVER, ("contrastive",), "the rest is a teacher's opinion of the other samples"),
     "pali": Scale(

@@ -11,7 +11,7 @@ from vlmdsl.api.check import check
 from vlmdsl.api.compile import compile
 from vlmdsl.ir import CODES, Node
 from vlmdsl.ir.operations import OPERATIONS
-from vlmdsl.ir.operations.modules import STATES
+from vlmdsl.ir.operations.modules import STATES, patches_of
 from vlmdsl.primitives import Law, Primitive
 from vlmdsl.primitives.similarities import similarity_part
 from vlmdsl.testing.gradients import check_gradients
@@ -146,13 +146,15 @@ def excluded_entries(objective: Objective, features: Mapping[str, Tensor]) -> di
     import torch
 
     excluded: dict[str, Tensor] = {}
+    encoded = {patches_of(output.node) for output in objective.module_outputs if output.logits}
+    predicted = {stream.input("states") for stream in objective.streams if stream.encode in encoded}
     for name, value in features.items():
         if not value.is_floating_point() or not value.dim():
             continue
         excluded[name] = torch.zeros(value.shape, dtype=torch.bool)
         stem, _, part = name.rpartition("_")
         decoded = f"{stem}_dropped" in features  # of such an image all states that are there are those of patches
-        whole = decoded or f"{stem}_replaced" in features
+        whole = decoded or f"{stem}_replaced" in features or name in predicted
         if part in ("tokens", "states") and f"{stem}_mask" in features and not whole:
             excluded[name] |= ~features[f"{stem}_mask"][:, :, None]
         elif part in ("vocabulary", "predicted"):
