@@ -24,13 +24,15 @@ from vlmdsl.runtime.evaluation import (
     class_similarities,
     comparison_of,
     first_image_tower,
+    grounding_of,
     image_names,
 )
 from vlmdsl.runtime.evaluation.captions import captioning_of, written_captions
 from vlmdsl.runtime.evaluation.features import block_size, blocks, evaluation_mode, gather
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.modules.towers import EncodedFeatures
-from vlmdsl.runtime.trained.pictures import Images, Texts, decoded, listed_images, listed_texts
+from vlmdsl.runtime.trained.grounded import Box, GroundedBox, boxes_named, boxes_predicted
+from vlmdsl.runtime.trained.pictures import Images, Picture, Texts, checked_boxes, decoded, listed_images, listed_texts
 from vlmdsl.runtime.values import ImageBatch, ImageFormat, Value, count, take, to
 from vlmdsl.source import Span
 
@@ -143,6 +145,26 @@ class TrainedModel:
             pixels = to(_pixels(form, part), self.device)
             texts += written_captions(self.model, captioning, pixels, prompt=prompt, beams=beams)
         return texts
+
+    def ground(
+        self, image: Picture, phrases: Texts, *, boxes: Sequence[Box] | None = None, most: int = 100
+    ) -> list[GroundedBox]:
+        """Where `phrases` are in an image: at most `most` boxes that the recipe predicts, each with its phrase and a score,
+        the best first. With `boxes`, left, top, right, bottom in pixels, the best phrase for each of these, in their order.
+
+        V0860 for an image, phrases or boxes that cannot be used; V0861 for a recipe that names no regions, and without
+        `boxes` for one that predicts none.
+        """
+        program = self.model.objective.program
+        grounding, (pixels,), names = grounding_of(program), decoded([image]), listed_texts(phrases)
+        if grounding is None:
+            raise self._lack("names no regions of images")
+        if boxes is not None:
+            inside = checked_boxes(boxes, pixels)
+            return boxes_named(self.model, grounding, self.materials, pixels, names, inside)
+        if grounding.prediction is None:
+            raise self._lack("names boxes and predicts none: `model.ground(image, phrases, boxes=[...])`")
+        return boxes_predicted(self.model, grounding, self.materials, pixels, names, most)
 
     def image_features(self, images: Images) -> EncodedFeatures:
         """What the recipe compares of images, or of a recipe of images alone their pooled features; not yet scaled to unit

@@ -17,7 +17,7 @@ from vlmdsl.runtime.data.images import decode_image
 from vlmdsl.runtime.values import BadSample
 from vlmdsl.source import Span
 
-__all__ = ["Images", "Picture", "Texts", "decoded", "listed_images", "listed_texts"]
+__all__ = ["Images", "Picture", "Texts", "checked_boxes", "decoded", "listed_images", "listed_texts"]
 
 Picture: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Tensor
 """One image: a path, an encoded file, a Pillow image, `uint8 [H, W, 3]`, or a tensor `[3, H, W]`."""
@@ -58,6 +58,18 @@ def decoded(images: Sequence[Picture]) -> list[np.ndarray]:
     if faults:
         raise _unusable("images", len(images), faults)
     return pixels
+
+
+def checked_boxes(boxes: Sequence[Sequence[float]], pixels: np.ndarray) -> list[tuple[float, float, float, float]]:
+    """Boxes, left, top, right, bottom in pixels of an image; V0860 if there are none, or one has no area in the image."""
+    height, width = pixels.shape[:2]
+    reasons: dict[str, str] = {} if len(boxes) else {"all of them": "there are none"}
+    for place, box in enumerate(boxes):
+        if len(box) != 4 or not (0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height):
+            reasons[f"number {place + 1}"] = f"it is not left, top, right, bottom in an image of {width} by {height} pixels"
+    if reasons:
+        raise _unusable("boxes", len(boxes), reasons)
+    return [(float(box[0]), float(box[1]), float(box[2]), float(box[3])) for box in boxes]
 
 
 def levels(image: Picture) -> np.ndarray:

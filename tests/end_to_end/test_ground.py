@@ -1,0 +1,69 @@
+"""Phrases in images: trained models of recipes with regions, asked about one image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vlmdsl
+from bundled.runs import columns_of, hyper_parameters_of, program_of
+from vlmdsl.runtime.data import open_source
+from vlmdsl.runtime.trained.pictures import checked_boxes
+
+DATA = "shapes:samples=24,objects=3"
+PHRASES = ["red circle", "blue square", "green star"]
+
+
+def trained(recipe: str, place: Path) -> Any:
+    settings: dict[str, object] = {
+        "train.batch": 8, "train.compile": False, "evaluation.limit": 8, "data.map": columns_of(program_of(recipe)),
+    }  # fmt: skip
+    knobs = hyper_parameters_of(recipe)
+    run = vlmdsl.train(recipe, data=[DATA], val=[DATA], steps=2, settings=settings, out=place, knobs=knobs)
+    return vlmdsl.load(run.folder)
+
+
+@pytest.fixture(scope="module")
+def sample() -> dict[str, Any]:
+    return dict(open_source((DATA,), "val")[0])
+
+
+@pytest.mark.parametrize("recipe", ["glip", "grounding_dino"])
+def test_predicted_boxes_are_in_the_image_and_the_best_come_first(
+    recipe: str, sample: dict[str, Any], tmp_path: Path
+) -> None:
+    model = trained(recipe, tmp_path / "run")
+    image = np.asarray(sample["image"])
+    wide = np.pad(image, ((0, 0), (40, 40), (0, 0)))  # the tower sees the square in the middle
+    boxes, shifted = model.ground(image, PHRASES, most=7), model.ground(wide, PHRASES, most=7)
+    assert len(boxes) == 7
+    assert [box.score for box in boxes] == sorted((box.score for box in boxes), reverse=True)
+    assert {box.phrase for box in boxes} <= set(PHRASES)
+    for box, other in zip(boxes, shifted, strict=True):
+        assert (box.phrase, box.score) == (other.phrase, other.score)
+        expected = np.clip(np.array(other.box) - [40, 0, 40, 0], 0, 32)
+        assert np.allclose(box.box, expected, atol=1e-4)
+    own = [(0, 0, 16, 16), (8, 8, 30, 30)]
+    named = model.ground(image, PHRASES, boxes=own)
+    assert [box.box for box in named] == own
+    moved = model.ground(wide, PHRASES, boxes=[(40, 0, 56, 16), (48, 8, 70, 30)])
+    assert [box[1:] for box in moved] == [box[1:] for box in named]
+    alone = model.ground(image, PHRASES[1], boxes=[(0, 0, 16, 16)])
+    assert alone[0].phrase == PHRASES[1]
+
+
+def test_what_names_no_regions_is_refused(tmp_path: Path, sample: dict[str, Any]) -> None:
+    model = trained("clip", tmp_path / "run")
+    with pytest.raises(vlmdsl.DiagnosticError, match="names no regions"):
+        model.ground(sample["image"], PHRASES)
+    with pytest.raises(vlmdsl.DiagnosticError, match="V0860"):
+        model.ground("missing.png", PHRASES)
+
+
+@pytest.mark.parametrize("boxes", [[], [(0, 0, 99, 9)], [(5, 5, 5, 9)]])
+def test_boxes_outside_the_image_are_refused(boxes: Any, sample: dict[str, Any]) -> None:
+    with pytest.raises(vlmdsl.DiagnosticError, match="boxes cannot be used"):
+        checked_boxes(boxes, np.asarray(sample["image"]))
