@@ -162,6 +162,17 @@ SCALES = {
         columns={"text": "caption"},
         steps={"overfit": 60, "learns": 500},
     ),
+    "fiber": Scale(
+        {"depth": 1, "size": 512, "out": 64, "region_features": 64, "negatives": 6, "scale": 3},
+        f"one block of fusion and small heads; as many negatives as a short text has room for; {ALONE}; the coarse stage is "
+        "short, so that both take three minutes",
+        (),
+        "captions of scenes are alike, and its fine stage names boxes",
+        {"model.text_length": 48} | BOXES,
+        scenes=OBJECTS,
+        columns={"text": "caption"},
+        stages={"coarse": 200, "fine": 500},
+    ),
     "flip": Scale(overfits=(), aim=VIEWS),
     "detclip": Scale(
         {"count": 8, "scale": 3},
