@@ -44,7 +44,10 @@ def page_of(problem: type[Problem]) -> str:
     stage = _STAGES.get(problem.code[:3], "other")
     parts = [
         f"{problem.severity} in {stage}, since version {problem.since}. {_message(problem.template)}",
-        textwrap.fill(problem.explanation, _COLUMNS, break_long_words=False, break_on_hyphens=False),
+        *(
+            textwrap.fill(paragraph, _COLUMNS, break_long_words=False, break_on_hyphens=False)
+            for paragraph in problem.explanation.split("\n\n")
+        ),
     ]
     if problem.bad:
         parts += ["This program is wrong:", textwrap.indent(problem.bad.rstrip("\n"), "    ")]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -14,17 +15,16 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from vlmdsl.backends.torch.cached import CachedStep
-from vlmdsl.diagnostics import Diagnostic, DiagnosticError
-from vlmdsl.diagnostics.catalog.configuration import LossNotFinite
+from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.model import FlowModels
 from vlmdsl.runtime.tracking.metrics import SPEED
 from vlmdsl.runtime.training.idle import IdleTerms, counted_of
+from vlmdsl.runtime.training.not_finite import diagnostic, evidence
 from vlmdsl.runtime.training.optimizer import set_learning_rate
 from vlmdsl.runtime.training.processes import World, in_parallel, seed_generators
 from vlmdsl.runtime.training.schedule import learning_rate_factor
 from vlmdsl.runtime.values import Batch
 from vlmdsl.schema import RunConfig
-from vlmdsl.source import Span
 
 __all__ = ["Callbacks", "TrainOutput", "train_steps"]
 
@@ -46,6 +46,9 @@ class Callbacks:
     """Called after each step with the terms of its flow that have been 0 for `idle.STEPS` steps now; each comes once."""
     save: Callable[[int], None] = lambda step: None
     evaluate: Callable[[int], None] = lambda step: None
+    not_finite: Callable[[dict[str, Any]], Path | None] = lambda facts: None
+    """Called on every process with the facts about a step whose loss or gradient is not finite; returns the file that they
+    were written to."""
     stop: Callable[[], bool] = lambda: False
     """Whether to stop; called on every process after each step, with the same result on all."""
     interrupted: Callable[[], bool] = lambda: False
@@ -125,7 +128,8 @@ def train_steps(
         parallel.backward(output.loss)
         norm = clip_grad_norm_(parameters, train.clip_gradient_norm or float("inf"))
         if not bool(torch.isfinite(output.loss.detach() + norm)):
-            raise DiagnosticError((_not_finite(output, done),))
+            facts = evidence(model, batch, output, norm, step=done, seed=train.seed)
+            raise DiagnosticError((diagnostic(output, done, callbacks.not_finite(facts)),))
         callbacks.idle(batch.flow, watch.after(batch.flow, output.terms | counted_of(output.metrics)))
         epoch_ends = batch.ends_epoch or (per_epoch > 0 and (own_step + 1) % per_epoch == 0)
         _update(model, optimizer, batch.flow, epoch_ends=epoch_ends)
@@ -199,11 +203,3 @@ def _record(output: TrainOutput, step: int, flow: str) -> dict[str, Any]:
         f"{prefix}{name}" if name.startswith(of_terms) else name: value.item() for name, value in output.metrics.items()
     }
     return {"step": step, **({"flow": flow} if flow else {}), "loss": output.loss.item(), **terms, **metrics}
-
-
-def _not_finite(output: TrainOutput, step: int) -> Diagnostic:
-    wrong = [name for name, value in output.terms.items() if not bool(torch.isfinite(value).all())]
-    what = f"the term `{wrong[0]}`" if wrong else "the loss" if not bool(torch.isfinite(output.loss)) else "the gradient"
-    numbers = [*output.terms.items(), *output.metrics.items()]
-    notes = tuple(f"{name} is {value.item():g}" for name, value in numbers)
-    return LossNotFinite.at(Span("training", 0, 0), what=what, step=step, notes=notes, help=("`vlmdsl explain V0819`",))

@@ -87,6 +87,10 @@ class RunFolder:
         """The folder of what stages ended with from which later ones start."""
         return self.path / "stages"
 
+    def not_finite(self, step: int) -> Path:
+        """The facts about a step whose loss or gradient was not finite (V0819)."""
+        return self.path / f"not-finite-step-{step}.json"
+
     @classmethod
     def create(cls, out: str | None, recipe: str) -> RunFolder:
         """A new folder: `out`, or the first free `runs/RECIPE-N`. DiagnosticError V0815 if `out` holds anything."""

@@ -15,6 +15,7 @@ from vlmdsl.diagnostics import DiagnosticError, render_text
 from vlmdsl.diagnostics.catalog.configuration import NothingToResume
 from vlmdsl.runtime.data import BatchLoader, MixedBatches, SkipReport, Survey
 from vlmdsl.runtime.evaluation import Evaluation
+from vlmdsl.runtime.files import write_json
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizers
 from vlmdsl.runtime.tracking import Reporter, draw_curves
@@ -122,6 +123,7 @@ class BegunStage:
             idle=self._note_idle,
             save=self.save,
             evaluate=evaluate,
+            not_finite=self._write_not_finite,
             stop=stop,
             interrupted=lambda: bool(signals.received),
         )
@@ -171,6 +173,21 @@ class BegunStage:
         objective = next(own.objective for own in self.stage.flows if own.name == flow)
         for diagnostic in filter(None, (idle_term(objective.program, term) for term in terms)):
             self._reporter.warn(render_text((diagnostic,), objective.sources or SourceMap(), count=False))
+
+    def _write_not_finite(self, facts: dict[str, Any]) -> Path | None:
+        """Write the facts about a step that is not finite into the run folder; the first process does, and has a path."""
+        if not self.world.first:
+            return None
+        run = {
+            "recipe": self.name,
+            "stage": self.stage.name,
+            "processes": self.world.size,
+            "checkpoint": self.ending.done or 0,
+            "settings": self.stage.config.model_dump(mode="json"),
+        }
+        path = self.folder.not_finite(facts["step"])
+        write_json(path, {**facts, **run})
+        return path
 
     def _draw(self) -> None:
         if self.world.first:
