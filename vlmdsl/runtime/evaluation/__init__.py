@@ -4,6 +4,7 @@ from vlmdsl.runtime.evaluation.captions import Captioning, CaptionSettings, capt
 from vlmdsl.runtime.evaluation.codes import CodePrediction, code_accuracy, code_prediction_of
 from vlmdsl.runtime.evaluation.comparison import Comparison, Part, comparison_of
 from vlmdsl.runtime.evaluation.detection import coco_precision
+from vlmdsl.runtime.evaluation.examples import BestMatches, Confusion, Match, Query, best_matches
 from vlmdsl.runtime.evaluation.grounding import box_phrase_accuracy, grounding_of
 from vlmdsl.runtime.evaluation.grouping import best_group_overlap, group_overlap, grouping_tower
 from vlmdsl.runtime.evaluation.held_out import evaluate, evaluate_images, image_names
@@ -20,11 +21,17 @@ from vlmdsl.runtime.evaluation.neighbours import first_image_tower, neighbour_ac
 from vlmdsl.runtime.evaluation.probe import linear_probe_accuracy
 from vlmdsl.runtime.evaluation.reconstruction import Reconstruction, masked_error, reconstruction_of
 from vlmdsl.runtime.evaluation.report import PART_TITLES, Evaluation, results_json, results_table, stored_untrained
-from vlmdsl.runtime.evaluation.retrieval import Measures, Retrieval, retrieval_recall
+from vlmdsl.runtime.evaluation.retrieval import Example, Measures, Retrieval, retrieval_recall
 from vlmdsl.runtime.evaluation.zero_shot import DEFAULT_TEMPLATES, ClassPrompts, class_similarities, zero_shot_accuracy
 
 __all__ = [
+    "BestMatches",
+    "Confusion",
+    "Example",
+    "Match",
+    "Query",
     "best_group_overlap",
+    "best_matches",
     "group_overlap",
     "grouping_tower",
     "DEFAULT_TEMPLATES",

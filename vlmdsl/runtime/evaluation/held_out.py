@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vlmdsl.ir import Head, Node, walk
 from vlmdsl.runtime.evaluation.comparison import Comparison
+from vlmdsl.runtime.evaluation.examples import Confusion, best_matches
 from vlmdsl.runtime.evaluation.features import blocks, evaluation_mode, gather
 from vlmdsl.runtime.evaluation.neighbours import neighbour_accuracy
 from vlmdsl.runtime.evaluation.probe import linear_probe_accuracy
@@ -71,21 +72,24 @@ def evaluate(
                 labels.append(_classes(batch, "label" if prompts is None else prompts.field))
         if not images.places:
             return Evaluation(samples=0)
-        retrieved = None
+        retrieved, matches = None, None
         if with_retrieval:
             pairs = torch.tensor(list(zip(images.places, texts.places, strict=True))).unique(dim=0)
-            retrieved = retrieval_recall(images.features(), texts.features(), pairs, comparison)
+            compared = images.features(), texts.features(), pairs, comparison
+            retrieved = retrieval_recall(*compared)
+            matches = best_matches(*compared, (images.samples, texts.samples))
         separation = Evaluation(0)
         if neighbours or training is not None:
             fitted = _Labelled(_Collection(model, comparison.image_tower, *source))
             fitted.add(training or (), numbers=numbers)
             separation = _told_apart(_Labelled(images, torch.cat(labels).tolist()), fitted, neighbours)
-        classified, classes = None, separation.classes
+        classified, confusion, classes = None, None, separation.classes
         if prompts is not None:
             every_image = take(images.features(), torch.tensor(images.places))
-            classified = _classify(model, every_image, torch.cat(labels), prompts, comparison)
+            classified, confusion = _classify(model, every_image, torch.cat(labels), prompts, comparison)
             classes = len(prompts.names) if classified else classes
-    return Evaluation(len(images.places), retrieved, classified, classes, separation.neighbours, separation.probe)
+    shown = {"matches": matches, "confusion": confusion}
+    return Evaluation(len(images.places), retrieved, classified, classes, separation.neighbours, separation.probe, **shown)
 
 
 def evaluate_images(
@@ -160,6 +164,8 @@ class _Collection:
     composite: Node | None = None
     """The node to compute; None for the features of the tower, or of the last head."""
     places: list[int] = field(default_factory=list)
+    samples: list[int] = field(default_factory=list)
+    """The sample in which each distinct one came first, as its index in the data."""
     _known: dict[bytes, int] = field(default_factory=dict)
     _parts: list[EncodedFeatures] = field(default_factory=list)
 
@@ -169,6 +175,7 @@ class _Collection:
         for position, identity in enumerate(_identities(batch.values[self.names[self.tower]])):
             if identity not in self._known:
                 self._known[identity] = len(self._known)
+                self.samples.append(int(batch.index[position]))
                 new.append(position)
             self.places.append(self._known[identity])
         if new:
@@ -215,16 +222,18 @@ def _kept(features: EncodedFeatures) -> EncodedFeatures:
 
 def _classify(
     model: VisionLanguageModel, images: EncodedFeatures, labels: Tensor, prompts: ClassPrompts, comparison: Comparison
-) -> Measures | None:
+) -> tuple[Measures | None, Confusion | None]:
     """None if no image has a class with a name."""
     labels = prompts.places(labels)
     labelled = (labels >= 0).nonzero().flatten()
     if len(labelled) == 0:
-        return None
+        return None, None
     value = prompts.tokenize(prompts.texts())
     parts = (take(value, piece) for piece in blocks(count(value), _PROMPTS_AT_ONCE))
     features = gather(_encode(model, comparison.text_tower, part, comparison.text_heads) for part in parts)
-    return zero_shot_accuracy(take(images, labelled), labels[labelled], features, len(prompts.templates), comparison)
+    classified = take(images, labelled), labels[labelled], features, len(prompts.templates), comparison
+    measures, predicted = zero_shot_accuracy(*classified)
+    return measures, Confusion.of(prompts.names, labels[labelled], predicted)
 
 
 def _device(model: VisionLanguageModel) -> torch.device:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from vlmdsl.runtime.evaluation.examples import BestMatches, Confusion
 from vlmdsl.runtime.evaluation.retrieval import Measures, Retrieval
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class Evaluation:
     """What was measured of other flows of the same stage, by their names."""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """Measures that are missing, and why."""
+    matches: BestMatches | None = field(default=None, compare=False)
+    """Some queries of retrieval with their best matches."""
+    confusion: Confusion | None = field(default=None, compare=False)
+    """The classes that zero-shot classification gives images of each class."""
 
 
 def results_json(trained: Evaluation, untrained: Evaluation | None = None) -> dict[str, Any]:

@@ -55,20 +55,25 @@ def zero_shot_accuracy(
     comparison: Comparison,
     cutoffs: Sequence[int] = (1, 5),
     size: int | None = None,
-) -> Measures:
-    """How often the class of an image (`labels [n]`) is among its first K; ties count against the model.
+) -> tuple[Measures, Tensor]:
+    """How often the class of an image (`labels [n]`) is among its first K, ties counting against the model; and the class
+    that each image is given to, `[n]`.
 
     `prompts` are the features of all prompts, `templates` for each class in turn. Blocks of at most `size` images and
     prompts are compared at a time.
     """
     classes = count(prompts) // templates
-    scored = class_similarities(images, prompts, templates, comparison, size)
-    ranks = torch.cat([_ranks(scores, labels[part].cpu()) for part, scores in scored])
-    return Measures(
-        values={f"top-{cutoff}": (ranks <= cutoff).double().mean().item() for cutoff in cutoffs},
+    ranks, predicted = [], []
+    for part, scores in class_similarities(images, prompts, templates, comparison, size):
+        ranks.append(_ranks(scores, labels[part].cpu()))
+        predicted.append(scores.argmax(dim=1))
+    rank = torch.cat(ranks)
+    measures = Measures(
+        values={f"top-{cutoff}": (rank <= cutoff).double().mean().item() for cutoff in cutoffs},
         chance={f"top-{cutoff}": min(cutoff, classes) / classes for cutoff in cutoffs},
         facts={"classes": classes, "images": count(images)},
     )
+    return measures, torch.cat(predicted)
 
 
 def class_similarities(

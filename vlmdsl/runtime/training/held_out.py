@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
+
+import numpy as np
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.evaluation import ClassesWithoutNames
@@ -20,11 +23,13 @@ from vlmdsl.runtime.data import (
     view_of,
 )
 from vlmdsl.runtime.data.classes import has_unnamed_classes, renumbered
+from vlmdsl.runtime.data.sample import SampleReader
 from vlmdsl.runtime.evaluation import (
     DEFAULT_TEMPLATES,
     ClassPrompts,
     Comparison,
     Evaluation,
+    Example,
     comparison_of,
     evaluate,
     evaluate_images,
@@ -75,6 +80,8 @@ class _ImagesAndTexts:
     neighbours: int
     fitted: _Fitted | None
     notes: tuple[str, ...]
+    look: Callable[[int], Example]
+    """The image and the text of a sample."""
 
     def measure(self, model: VisionLanguageModel) -> Evaluation:
         measured = evaluate(
@@ -87,7 +94,8 @@ class _ImagesAndTexts:
             training=None if self.fitted is None else self.fitted.batches,
             numbers=None if self.fitted is None else self.fitted.numbers,
         )
-        return replace(measured, notes=self.notes)
+        matches = None if measured.matches is None else replace(measured.matches, look=self.look)
+        return replace(measured, notes=self.notes, matches=matches)
 
 
 @dataclass(frozen=True)
@@ -178,7 +186,23 @@ def _of_features(program: Program, loaders: Loaders) -> HeldOut | None:
         elif has_unnamed_classes(data.held_out, data.held_out_mapping.columns["label"]):
             notes += ("zero-shot: the classes have numbers but no names; name them with `--map class_name=COLUMN`",)
     loader = loaders.held_out(values)
-    return _ImagesAndTexts(loader, comparison, prompts, config.evaluation.retrieval, neighbours, fitted, notes)
+    look = _look(loaders, comparison.image_field, view if view.kind == "Text" else View(comparison.text_field, "Text"))
+    return _ImagesAndTexts(loader, comparison, prompts, config.evaluation.retrieval, neighbours, fitted, notes, look)
+
+
+def _look(loaders: Loaders, image: str, text: View) -> Callable[[int], Example]:
+    """Reads the image, as it comes, and the text of a held-out sample."""
+    data = loaders.data
+    assert data.held_out is not None
+    assert data.held_out_mapping is not None
+    values = {"image": Loaded(View(image, "Image")), "text": Loaded(text)}
+    reader = SampleReader(data.held_out, data.held_out_mapping, values, materials=materials_of(loaders.config))
+
+    def look(index: int) -> Example:
+        sample = reader.read(index, 0, Counter())
+        return Example(np.asarray(sample.values["image"]), sample.values["text"].text)
+
+    return look
 
 
 def _fitted(loaders: Loaders, images: Mapping[str, Loaded], usual: int) -> tuple[_Fitted | None, tuple[str, ...]]:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-__all__ = ["CheckpointState", "FinishedRun", "KeptUse", "RecipeRecord", "RunRecord", "StoredEvaluation", "StoredFile"]
+__all__ = [
+    "CheckpointState", "FinishedRun", "KeptUse", "RecipeRecord", "RunRecord", "StoredEvaluation", "StoredExamples",
+    "StoredFile",
+]  # fmt: skip
 
 _LONGEST_NAME = 200
 _NAME = r"[\w.@+\- ]+"
 _DEEPEST = 8
+LARGEST_PICTURE = 200_000
+"""Characters of a picture in `examples.json`."""
+LONGEST_TEXT = 500
+MOST_CLASSES = 40
 
 
 def _current(number: int) -> int:
@@ -158,6 +165,56 @@ class FinishedRun(_Record):
     evaluation: StoredEvaluation | Annotated[dict[str, Any], Field(max_length=0)]
     """Empty where nothing is held out."""
     seconds: Annotated[float, Field(ge=0)] | None
+
+
+class ShownSample(_Record):
+    """An image or a text of a sample, or both."""
+
+    image: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/=]*$", max_length=LARGEST_PICTURE)] = ""
+    """A small PNG, in base64."""
+    text: Annotated[str, StringConstraints(max_length=LONGEST_TEXT)] = ""
+
+
+class ShownMatch(_Record):
+    """A candidate of a query of retrieval, and whether it belongs to the query."""
+
+    sample: ShownSample
+    similarity: float | None
+    right: bool
+
+
+class ShownQuery(_Record):
+    """A query of retrieval with its best matches."""
+
+    sample: ShownSample
+    rank: Count
+    matches: Annotated[list[ShownMatch], Field(max_length=20)]
+
+
+class ShownConfusion(_Record):
+    """How many images of a class were given to which class: `[class, predicted class, number]` each."""
+
+    classes: Annotated[
+        list[Annotated[str, StringConstraints(max_length=LONGEST_TEXT)]], Field(min_length=1, max_length=MOST_CLASSES)
+    ]
+    counts: Annotated[list[Annotated[list[Count], Field(min_length=3, max_length=3)]], Field(max_length=MOST_CLASSES**2)]
+
+    @model_validator(mode="after")
+    def _of_these_classes(self) -> ShownConfusion:
+        if any(max(row[:2]) >= len(self.classes) for row in self.counts):
+            raise ValueError("it counts images of a class that is not listed")
+        return self
+
+
+class StoredExamples(_Record):
+    """`examples.json`: samples to look at, of what was measured last."""
+
+    format: Literal[1]
+    image_to_text: Annotated[list[ShownQuery], Field(max_length=20)] = []
+    text_to_image: Annotated[list[ShownQuery], Field(max_length=20)] = []
+    confusion: ShownConfusion | None = None
+    left_out: Count = 0
+    """Classes that the confusion leaves out, because they have the fewest images."""
 
 
 def _check_groups(group: dict[str, Any], depth: int) -> None:
