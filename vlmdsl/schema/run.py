@@ -220,6 +220,13 @@ class TrainConfig(Section):
         description="number of newest checkpoints to keep, so that there is another one if the last is damaged",
     )
     log_every: int = Field(10, ge=1, description="steps between lines of metrics")
+    term_gradients_every: int = Field(
+        100,
+        ge=0,
+        lt=2**53,
+        description="steps between measurements of the gradient norm of each term, where there are several; each costs a "
+        "forward and a backward pass per term; 0: none",
+    )
 
 
 class EvaluationConfig(Section):

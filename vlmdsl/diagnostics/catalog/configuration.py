@@ -131,11 +131,11 @@ class ResumeMismatch(Problem):
         "A resumed run gives the same result as an uninterrupted one, which requires the same recipe, hyper-parameters "
         "and settings that affect the numbers. Without further arguments `--resume FOLDER` takes all of them from the "
         "folder. Only the settings that do not affect the result may change: `train.checkpoint_every`, `train.keep`, "
-        "`train.log_every`, `train.device`, `train.compile`, `data.workers` and `evaluation`. A run can be continued to "
-        "another number of steps where that changes nothing about the steps that are done: the learning rate after the "
-        "warm-up is constant (`schedule.final=1`), and no ramp of the recipe follows the length of the run; else the "
-        "notes say what would have been different. To train differently, start a new run, with `model.init=FOLDER` from "
-        "the weights of this one."
+        "`train.log_every`, `train.term_gradients_every`, `train.device`, `train.compile`, `data.workers`, `evaluation` and "
+        "`tracking`. A run can be continued to another number of steps where that changes nothing about the steps that are "
+        "done: the learning rate after the warm-up is constant (`schedule.final=1`), and no ramp of the recipe follows the "
+        "length of the run; else the notes say what would have been different. To train differently, start a new run, with "
+        "`model.init=FOLDER` from the weights of this one."
     )
     provoked_by = "`--resume FOLDER --set train.seed=1`, where the run had another seed"
 

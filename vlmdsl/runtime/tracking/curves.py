@@ -15,7 +15,7 @@ from vlmdsl.runtime.tracking.titles import set_title
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_curves"]
+__all__ = ["Panel", "draw_curves", "panels_of"]
 
 Records = Sequence[dict[str, float]]
 
@@ -23,7 +23,7 @@ _COLUMNS = 3
 
 
 @dataclass(frozen=True)
-class _Panel:
+class Panel:
     """One plot: its lines as name in the records -> legend, its lowest value (None: as it comes), whether it has chance."""
 
     title: str
@@ -34,10 +34,10 @@ class _Panel:
 
 
 _OF_THE_LOOP = (
-    _Panel("learning rate", {"learning_rate": "learning rate"}, bottom=0.0),
-    _Panel("gradient norm before clipping", {"gradient_norm": "gradient norm"}, bottom=0.0),
-    _Panel("samples per second", {"samples_per_second": "samples per second"}, bottom=0.0),
-    _Panel("seconds per step", {"seconds_per_step": "all of it", "seconds_waiting": "waiting for data"}, bottom=0.0),
+    Panel("learning rate", {"learning_rate": "learning rate"}, bottom=0.0),
+    Panel("gradient norm before clipping", {"gradient_norm": "gradient norm"}, bottom=0.0),
+    Panel("samples per second", {"samples_per_second": "samples per second"}, bottom=0.0),
+    Panel("seconds per step", {"seconds_per_step": "all of it", "seconds_waiting": "waiting for data"}, bottom=0.0),
 )
 
 
@@ -53,7 +53,7 @@ def draw_curves(metrics: Path, picture: Path, title: str = "") -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = _panels(records)
+    panels = panels_of(records)
     rows = -(-len(panels) // _COLUMNS)
     figure = Figure(figsize=(4.4 * min(len(panels), _COLUMNS), 3.1 * rows), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
@@ -66,7 +66,7 @@ def draw_curves(metrics: Path, picture: Path, title: str = "") -> None:
     write_atomically(picture, drawn.getvalue())
 
 
-def _panels(records: Records) -> list[_Panel]:
+def panels_of(records: Records) -> list[Panel]:
     """What there is to draw, by the names in the records: those of different flows and stages have different ones."""
     record = {name: value for each in reversed(records) for name, value in each.items()}
     terms = term_names(record)
@@ -75,24 +75,28 @@ def _panels(records: Records) -> list[_Panel]:
     losses = {"loss": "all terms" if several else "loss"} | ({f"terms/{name}": name for name in terms} if several else {})
     if of_flows:
         del losses["loss"]
-    panels = [_Panel("loss", losses, chance=any(loss_at_chance(each) is not None for each in records))]
+    panels = [Panel("loss", losses, chance=any(loss_at_chance(each) is not None for each in records))]
     accuracies = {f"{name}.accuracy": name for name in terms if f"{name}.accuracy" in record}
     if accuracies:
-        panels.append(_Panel("in-batch accuracy, percent", accuracies, bottom=0.0, percent=True))
+        panels.append(Panel("in-batch accuracy, percent", accuracies, bottom=0.0, percent=True))
+    norms = {f"{name}.gradient_norm": name for name in terms if f"{name}.gradient_norm" in record}
+    if norms:
+        panels.append(Panel("gradient norm of each term", norms, bottom=0.0))
     plotted = {
         "step",
         "loss",
         *losses,
         *accuracies,
+        *norms,
         *(name for panel in _OF_THE_LOOP for name in panel.lines),
         *(f"{name}.chance" for name in terms),
     }
     plotted |= {f"terms/{name}" for name in terms}
-    panels += [_Panel(name.replace("_", " "), {name: name}) for name in record if name not in plotted]
+    panels += [Panel(name.replace("_", " "), {name: name}) for name in record if name not in plotted]
     return panels + [panel for panel in _OF_THE_LOOP if record.keys() >= panel.lines.keys()]
 
 
-def _draw(axes: Axes, panel: _Panel, records: Records) -> None:
+def _draw(axes: Axes, panel: Panel, records: Records) -> None:
     factor = 100.0 if panel.percent else 1.0
     for name, label in panel.lines.items():
         points = [(record["step"], factor * record[name]) for record in records if name in record]

@@ -1,8 +1,8 @@
 """The metrics of a run, one JSON object per line: `step`, `loss`, `terms/NAME`, and whatever else was measured at that step.
 
 Of a run with stages or flows each says its `stage` and `flow`, and the terms of flows are `terms/FLOW.NAME`.
-`NAME.accuracy` and `NAME.chance` belong to the term NAME; `learning_rate`, `gradient_norm` and the `SPEED` to the
-loop; other names are the recipe's own, such as `temperature`.
+`NAME.accuracy`, `NAME.chance` and, in some records, `NAME.gradient_norm` belong to the term NAME; `learning_rate`,
+`gradient_norm` and the `SPEED` to the loop; other names are the recipe's own, such as `temperature`.
 """
 
 from __future__ import annotations

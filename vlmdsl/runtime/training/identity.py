@@ -22,6 +22,7 @@ FREE = (
     "train.checkpoint_every",
     "train.keep",
     "train.log_every",
+    "train.term_gradients_every",
 )
 """Settings that a resumed run may change, beside those of the evaluation: they change how it is watched and kept."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,8 +24,9 @@ from vlmdsl.runtime.training.not_finite import diagnostic, evidence
 from vlmdsl.runtime.training.optimizer import set_learning_rate
 from vlmdsl.runtime.training.processes import World, in_parallel, seed_generators
 from vlmdsl.runtime.training.schedule import learning_rate_factor
+from vlmdsl.runtime.training.term_gradients import term_gradient_norms
 from vlmdsl.runtime.values import Batch
-from vlmdsl.schema import RunConfig
+from vlmdsl.schema import RunConfig, TrainConfig
 
 __all__ = ["Callbacks", "TrainOutput", "train_steps"]
 
@@ -109,7 +111,7 @@ def train_steps(
     or a gradient is not finite, before the optimiser uses it.
     """
     callbacks, train = callbacks or Callbacks(), config.train
-    parallel = _Stepper(model, train.micro)
+    parallel = _Stepper(model, train, world)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.train()
     clock, watch = _Clock(), IdleTerms()
@@ -120,11 +122,11 @@ def train_steps(
             callbacks.save(step)
             return step
         batch, done = batch.to(world.device, non_blocking=True), step + 1
-        seed_generators(train.seed, step, world.rank)
         factor = learning_rate_factor(own_step, train.steps, config.schedule)
         set_learning_rate(optimizer, factor)
-        with torch.autocast(world.device.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
-            output = parallel(batch)
+        with clock.stopped():
+            norms = parallel.term_norms(batch, step)
+        output = parallel(batch, step)
         parallel.backward(output.loss)
         norm = clip_grad_norm_(parameters, train.clip_gradient_norm or float("inf"))
         if not bool(torch.isfinite(output.loss.detach() + norm)):
@@ -135,9 +137,9 @@ def train_steps(
         _update(model, optimizer, batch.flow, epoch_ends=epoch_ends)
         clock.samples, clock.steps = clock.samples + train.batch, clock.steps + 1
         last = own_step + 1 == train.steps
-        if done % train.log_every == 0 or own_step == 0 or last:
+        if done % train.log_every == 0 or own_step == 0 or last or norms:
             more = {"gradient_norm": norm.item(), "learning_rate": config.optimizer.learning_rate * factor}
-            callbacks.log({**_record(output, done, batch.flow), **more, **clock.read()})
+            callbacks.log(_record(output, done, batch.flow, norms) | more | clock.read())
         with clock.stopped():
             if done % train.checkpoint_every == 0 or last:
                 callbacks.save(done)
@@ -176,30 +178,52 @@ def _update(model: nn.Module, optimizer: AdamW, flow: str, *, epoch_ends: bool) 
 
 
 class _Stepper:
-    """The two halves of a training step: all of the batch at once, or its towers in chunks of `micro` samples."""
+    """The two halves of a training step, after `step` others: all of the batch at once, or its towers in chunks of
+    `train.micro` samples."""
 
-    def __init__(self, model: nn.Module, micro: int | None) -> None:
-        flows = model.models if isinstance(model, FlowModels) else {"": model}
-        self._cached = {} if micro is None else {name: CachedStep(own, micro) for name, own in flows.items()}  # type: ignore[arg-type]
+    def __init__(self, model: nn.Module, train: TrainConfig, world: World) -> None:
+        self._train, self._world = train, world
+        self._flows: dict[str, Any] = dict(model.models) if isinstance(model, FlowModels) else {"": model}
+        self._cached = (
+            {} if train.micro is None else {name: CachedStep(own, train.micro) for name, own in self._flows.items()}
+        )
         self._model = model if self._cached else in_parallel(model, parts_of_it=isinstance(model, FlowModels))
         self._backward: Callable[[Tensor], object] = Tensor.backward
 
-    def __call__(self, batch: Batch) -> TrainOutput:
+    def __call__(self, batch: Batch, step: int) -> TrainOutput:
         cached = self._cached.get(batch.flow)
         self._backward = Tensor.backward if cached is None else cached.backward
-        output: Any = self._model(batch) if cached is None else cached(batch)
-        return output  # type: ignore[no-any-return]
+        return self._forward(self._model if cached is None else cached, batch, step)
 
     def backward(self, loss: Tensor) -> None:
         self._backward(loss)
 
+    def term_norms(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The gradient norm of each term of a step that is still to be taken; only of every
+        `train.term_gradients_every`-th."""
+        every = self._train.term_gradients_every
+        if not every or (step + 1) % every:
+            return {}
+        model, cached = self._flows[batch.flow], self._cached.get(batch.flow)
+        forward = partial(self._forward, model if cached is None else cached, batch, step)
+        return term_gradient_norms(model, forward, None if cached is None else cached.backward)
 
-def _record(output: TrainOutput, step: int, flow: str) -> dict[str, Any]:
-    """What is logged of a step. Of one of several flows the terms and their measures begin with its name."""
+    def _forward(self, model: Callable[[Batch], Any], batch: Batch, step: int) -> TrainOutput:
+        seed_generators(self._train.seed, step, self._world.rank)
+        device, is_low = self._world.device.type, self._train.precision == "bfloat16"
+        with torch.autocast(device, torch.bfloat16, enabled=is_low):
+            output: TrainOutput = model(batch)
+        return output
+
+
+def _record(output: TrainOutput, step: int, flow: str, norms: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What is logged of a step; `norms` are those of the gradients of its terms, if they were measured. Of one of several
+    flows the terms and their measures begin with its name."""
     prefix = f"{flow}." if flow else ""
     terms = {f"terms/{prefix}{name}": value.item() for name, value in output.terms.items()}
     of_terms = tuple(f"{name}." for name in output.terms)
     metrics = {
         f"{prefix}{name}" if name.startswith(of_terms) else name: value.item() for name, value in output.metrics.items()
     }
+    metrics |= {f"{prefix}{name}.gradient_norm": norm.item() for name, norm in norms.items()}
     return {"step": step, **({"flow": flow} if flow else {}), "loss": output.loss.item(), **terms, **metrics}

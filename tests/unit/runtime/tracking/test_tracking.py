@@ -10,7 +10,7 @@ from rich.console import Console
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.tracking import MetricsFile, Reporter, draw_curves, read_metrics
-from vlmdsl.runtime.tracking.curves import _draw_chance, _panels
+from vlmdsl.runtime.tracking.curves import _draw_chance, panels_of
 from vlmdsl.runtime.tracking.metrics import loss_at_chance
 from vlmdsl.runtime.tracking.progress import LiveProgress, PlainProgress, describe, progress
 
@@ -115,7 +115,7 @@ def test_an_inactive_reporter_leaves_no_trace(tmp_path, capsys):
 
 
 def test_every_number_has_a_place_in_the_curves():
-    panels = {panel.title: panel for panel in _panels([RECORD])}
+    panels = {panel.title: panel for panel in panels_of([RECORD])}
     drawn = [name for panel in panels.values() for name in panel.lines]
     assert sorted(drawn) == sorted(name for name in RECORD if name != "step" and not name.endswith(".chance"))
     assert panels["loss"].chance
@@ -130,7 +130,7 @@ def test_the_terms_of_flows_are_drawn_side_by_side_and_their_sums_are_not():
         "pairs.contrast.accuracy": 0.5,
         "pairs.contrast.chance": 2.1,
     }
-    panels = {panel.title: panel for panel in _panels([pairs, {"step": 2, "loss": 6.0, "terms/texts.mlm": 6.0}])}
+    panels = {panel.title: panel for panel in panels_of([pairs, {"step": 2, "loss": 6.0, "terms/texts.mlm": 6.0}])}
     assert set(panels) == {"loss", "in-batch accuracy, percent"}
     assert sorted(panels["loss"].lines) == ["terms/pairs.contrast", "terms/texts.mlm"]
     assert panels["loss"].chance

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from unit.runtime.training.tiny import TinyModel, batches, config
+from unit.runtime.training.tiny import TinyModel, TwoTerms, batches, config
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.tracking.metrics import SPEED
 from vlmdsl.runtime.training.checkpoint import Position, load_checkpoint, save_checkpoint
@@ -117,6 +117,20 @@ def test_gradients_are_scaled_down_to_the_largest_norm() -> None:
     assert float(norms[0]) == pytest.approx(1e-3, rel=1e-3)
 
 
+def test_gradient_norms_of_terms_are_measured_before_the_step() -> None:
+    """The second term is 0.1 s^2 of the number s: its gradient is 0.2 s, of the value that the step began with."""
+    settings = config(train_steps=4, train_log_every=3, train_term_gradients_every=2)
+    torch.manual_seed(0)
+    model = TwoTerms()
+    scales: list[float] = []
+    model.register_forward_pre_hook(lambda *_: scales.append(model.objective.log_scale.item()))
+    records = run(settings, model, build_optimizer(model, settings.optimizer))
+    assert [record["step"] for record in records] == [1, 2, 3, 4]
+    measured = [record["scale.gradient_norm"] for record in records if "scale.gradient_norm" in record]
+    assert measured == pytest.approx([0.2 * scales[1], 0.2 * scales[-1]])
+    assert all(record["contrast.gradient_norm"] > 0 for record in records[1::2])
+
+
 def test_bfloat16_reaches_the_encoders() -> None:
     settings = config(train_steps=1, train_precision="bfloat16")
     model, optimizer = fresh(settings)
@@ -133,18 +147,24 @@ def one_process(rank: int, size: int, folder: str) -> None:
     if size > 1:
         store = dist.FileStore(f"{folder}/store", size)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
-    settings = config(train_steps=5, optimizer_learning_rate=1e-2)
+    settings = config(train_steps=5, optimizer_learning_rate=1e-2, train_term_gradients_every=2)
     torch.manual_seed(rank)
-    model = TinyModel().double()
+    model = TwoTerms().double()
     if rank:
         # Only the first process's weights may count.
         torch.nn.init.zeros_(model.embedding.weight)
     optimizer = build_optimizer(model, settings.optimizer)
     losses: list[float] = []
+    norms: list[float] = []
+
+    def log(record: dict[str, float]) -> None:
+        losses.append(record["loss"])
+        norms.extend(record[name] for name in ("contrast.gradient_norm", "scale.gradient_norm") if name in record)
+
     with join_processes("cpu") as world:
-        callbacks = Callbacks(log=lambda record: losses.append(record["loss"]))
+        callbacks = Callbacks(log=log)
         train_steps(model, optimizer, batches(8), settings, world, callbacks=callbacks)
-    torch.save({"losses": losses, "weights": model.state_dict()}, f"{folder}/{size}-{rank}.pt")
+    torch.save({"losses": losses, "norms": norms, "weights": model.state_dict()}, f"{folder}/{size}-{rank}.pt")
     if size > 1:
         dist.destroy_process_group()
 
@@ -157,5 +177,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     alone, *together = (torch.load(tmp_path / name) for name in ("1-0.pt", "2-0.pt", "2-1.pt"))
     for result in together:
         assert result["losses"] == pytest.approx(alone["losses"], abs=1e-9)
+        assert len(result["norms"]) == 4
+        assert result["norms"] == pytest.approx(alone["norms"], abs=1e-9)
         for name, tensor in alone["weights"].items():
             torch.testing.assert_close(result["weights"][name], tensor, rtol=0, atol=1e-9)

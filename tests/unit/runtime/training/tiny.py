@@ -14,7 +14,7 @@ from vlmdsl.backends.torch.collectives import all_gather, own_slice
 from vlmdsl.runtime.values import Batch, ImageBatch, TextBatch
 from vlmdsl.schema import RunConfig, load_config
 
-__all__ = ["TinyModel", "batches", "config"]
+__all__ = ["TinyModel", "TwoTerms", "batches", "config"]
 
 
 class Objective(nn.Module):
@@ -53,6 +53,19 @@ class TinyModel(nn.Module):
 
     def after_step(self) -> None:
         self.objective.after_step()
+
+
+class TwoTerms(TinyModel):
+    """The same with a second term, which depends on the temperature alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.objective.program = SimpleNamespace(terms=[SimpleNamespace(name=name) for name in ("contrast", "scale")])
+
+    def forward(self, batch: Batch) -> SimpleNamespace:
+        output = super().forward(batch)
+        terms = {"contrast": output.loss, "scale": 0.1 * self.objective.log_scale.square()}
+        return SimpleNamespace(loss=sum(terms.values()), terms=terms, metrics=output.metrics)
 
 
 def batches(size: int, start: int = 0) -> Iterator[Batch]:
