@@ -35,6 +35,7 @@ SETTINGS: dict[str, object] = {
     "model.text_length": 12,
     "data.val": ("shapes:samples=12,size=16",),
     "data.reference_share": 0.3,
+    "tracking.report": False,  # laying out the formula takes as long as the run
 }
 ALBEF_CORE = """vlo 1
 recipe albef_core(image: Image, text: Text)

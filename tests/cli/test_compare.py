@@ -171,6 +171,22 @@ def test_numbers_in_json_have_no_noise(run: Run, compared: Path) -> None:
         assert [number for number in numbers if len(number.lstrip("-0.")) > 13] == [], path
 
 
+def test_the_page_of_a_comparison_has_its_table_and_leads_to_its_runs(run: Run, compared: Path) -> None:
+    page = compared / "report.html"
+    before = page.read_text()
+    page.unlink()
+    result = run("report", str(compared))
+    assert (result.code, result.stdout) == (0, f"report: {page}\n")
+    text = page.read_text()
+    assert text == before
+    assert "retrieval, image to text, R@1" in text
+    assert "laclip, loss" in text
+    assert text.count("data:image/svg+xml") == 2
+    links = re.findall(r'href="([^"#]+)"', text)
+    assert len(links) == 4
+    assert all((compared / link).is_file() for link in links)
+
+
 def test_stages_and_flows_are_compared_and_unequal_training_is_said(run: Run, tmp_path: Path) -> None:
     recipes = [
         str(Path(__file__).parents[1] / "end_to_end" / "recipes" / f"two_{parts}.vlo") for parts in ("flows", "stages")

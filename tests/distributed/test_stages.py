@@ -29,7 +29,13 @@ from vlmdsl.testing.distributed import run_processes
 pytestmark = pytest.mark.distributed
 
 RECIPES = Path(__file__).parents[1] / "end_to_end" / "recipes"
-SETTINGS = {"train.batch": 8, "train.compile": False, "train.log_every": 1, "data.train": ("shapes:samples=40",)}
+SETTINGS = {
+    "train.batch": 8,
+    "train.compile": False,
+    "tracking.report": False,
+    "train.log_every": 1,
+    "data.train": ("shapes:samples=40",),
+}
 
 
 def mixed(micro: int | None = None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ SETTINGS = {
     "model.image_encoder": "groupvit:tiny",
     "train.batch": 16,
     "train.compile": False,
+    "tracking.report": False,
     "train.log_every": 1,
     "train.checkpoint_every": 6,
     "train.device": "cpu",

@@ -16,6 +16,7 @@ import vlmdsl
 SETTINGS = {
     "train.batch": 16,
     "train.compile": False,
+    "tracking.report": False,
     "train.checkpoint_every": 3,
     "train.device": "cpu",
     "evaluation.limit": 40,

@@ -10,7 +10,7 @@ import torch
 import vlmdsl
 from vlmdsl.runtime.values import TowerInput, count
 
-SETTINGS = {"train.batch": 16, "train.compile": False, "evaluation.limit": 60}
+SETTINGS = {"train.batch": 16, "train.compile": False, "tracking.report": False, "evaluation.limit": 60}
 
 
 def features(objective: torch.nn.Module) -> dict[str, torch.Tensor]:

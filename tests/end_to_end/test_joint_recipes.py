@@ -13,7 +13,14 @@ from safetensors.torch import load_file
 import vlmdsl
 from vlmdsl.diagnostics import DiagnosticError
 
-SMALL = {"train.batch": 16, "train.compile": False, "train.log_every": 1, "train.device": "cpu", "evaluation.limit": 80}
+SMALL = {
+    "train.batch": 16,
+    "train.compile": False,
+    "tracking.report": False,
+    "train.log_every": 1,
+    "train.device": "cpu",
+    "evaluation.limit": 80,
+}
 
 
 @pytest.mark.parametrize("name", ["oner", "ra_clip"])

@@ -7,7 +7,13 @@ from pathlib import Path
 import vlmdsl
 from vlmdsl.runtime.evaluation import comparison_of
 
-SETTINGS = {"train.batch": 16, "train.compile": False, "evaluation.limit": 60, "model.image_size": 48}
+SETTINGS = {
+    "train.batch": 16,
+    "train.compile": False,
+    "tracking.report": False,
+    "evaluation.limit": 60,
+    "model.image_size": 48,
+}
 
 
 def test_clippo_trains_and_is_measured_with_one_tower(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ STAGES, FLOWS = RECIPES / "two_stages.vlo", RECIPES / "two_flows.vlo"
 SETTINGS: dict[str, object] = {
     "train.batch": 8,
     "train.compile": False,
+    "tracking.report": False,
     "train.log_every": 1,
     "train.checkpoint_every": 1,
     "train.keep": 20,

@@ -10,7 +10,7 @@ import pytest
 import vlmdsl
 
 FOLDER = Path(__file__).parents[2].parent / "shared" / "data" / "openmoji"
-SETTINGS = {"train.batch": 16, "train.compile": False, "evaluation.limit": 40}
+SETTINGS = {"train.batch": 16, "train.compile": False, "tracking.report": False, "evaluation.limit": 40}
 PYRAMID = {"regions": "crops(image,boxes)", "summary": "summarize(text)", "attributes": "template(phrases)"}
 
 REAL: dict[str, tuple[str, dict[str, str]]] = {

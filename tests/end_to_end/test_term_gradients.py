@@ -13,7 +13,13 @@ from vlmdsl.runtime.tracking import read_metrics
 from vlmdsl.runtime.tracking.metrics import SPEED
 
 DATA = ["shapes:samples=32"]
-SETTINGS: dict[str, Any] = {"train.batch": 8, "train.compile": False, "evaluation.every": 0, "train.log_every": 1}
+SETTINGS: dict[str, Any] = {
+    "train.batch": 8,
+    "train.compile": False,
+    "tracking.report": False,
+    "evaluation.every": 0,
+    "train.log_every": 1,
+}
 TWICE = """recipe multiples(image: Image, text: Text)
 let tau = learned(0.07)
 minimize {

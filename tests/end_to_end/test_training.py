@@ -58,8 +58,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_its_record(finished: Path) -> None:
     assert sorted(path.name for path in finished.iterdir()) == [
-        "checkpoints", "config.yaml", "curves.png", "evaluation.json", "metrics.jsonl", "recipe.vlo", "run.json",
-        "untrained.json",
+        "checkpoints", "config.yaml", "curves.png", "evaluation.json", "examples.json", "metrics.jsonl", "recipe.vlo",
+        "report.html", "retrieval.png", "run.json", "untrained.json",
     ]  # fmt: skip
     assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in sorted((finished / "checkpoints").iterdir())] == ["step-00000003", "step-00000006"]

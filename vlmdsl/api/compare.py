@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmdsl._resources import installed_version
-from vlmdsl.api.comparison import Comparison, Contender, Run, remark_on_steps
+from vlmdsl.api.comparison import COMPARISON, FINISHED, Comparison, Contender, Run, remark_on_steps
 from vlmdsl.api.compile import compile_built
 from vlmdsl.api.driver import Built, build_flows
 from vlmdsl.api.runs import load_settings, parts_of, recipe_record
@@ -28,10 +28,7 @@ from vlmdsl.source import Span
 
 __all__ = ["Comparison", "Contender", "compare"]
 
-_FINISHED = "finished.json"
-"""The file that a run of a comparison writes last."""
-
-_WITHOUT_EFFECT = ("workers", "checkpoint_every", "keep", "log_every")
+_WITHOUT_EFFECT = ("workers", "checkpoint_every", "keep", "log_every", "term_gradients_every")
 """Settings that change how a run is logged and saved, not its results."""
 
 
@@ -64,7 +61,7 @@ def compare(
         seeds: how many seeds, from `train.seed` on.
         data, val, map, config, overrides, settings, steps, device: as for `train`.
         out: the folder; `runs/compare-` and the names of the recipes by default. It gets a run folder for each run,
-            `comparison.json` and `comparison.png`.
+            `comparison.json`, `comparison.png` and `report.html`.
         confidence: probability that Student's intervals of the differences hold.
         say: is called with a line when a run begins.
 
@@ -127,7 +124,7 @@ class _Plan:
 
     @property
     def finished(self) -> bool:
-        return os.path.lexists(self.folder / _FINISHED)
+        return os.path.lexists(self.folder / FINISHED)
 
 
 def _check_steps(config: RunConfig) -> None:
@@ -199,7 +196,7 @@ def _plans(sides: Sequence[_Side], config: RunConfig, folder: Path, common: Any,
 
 def _identity(side: _Side, config: RunConfig, common: Any) -> dict[str, Any]:
     """All that the numbers of a run depend on."""
-    settings = config.model_dump(mode="json", exclude={"out": True, "model": {"tokenizer"}})
+    settings = config.model_dump(mode="json", exclude={"out": True, "tracking": True, "model": {"tokenizer"}})
     for title, section in settings.items():
         for name in () if title in PARTS else _WITHOUT_EFFECT:  # a stage may be called `keep`
             section.pop(name, None)
@@ -241,7 +238,7 @@ def _run_all(plans: Sequence[_Plan], say: Callable[[str], None] | None) -> list[
 def _run(plan: _Plan) -> Run:
     """Run a plan: read the run if it is finished, resume it if it was stopped."""
     folders, files = import_module("vlmdsl.runtime.training.run_folder"), import_module("vlmdsl.runtime.files")
-    marker, seconds = plan.folder / _FINISHED, None
+    marker, seconds = plan.folder / FINISHED, None
     if not plan.finished:
         started = time.perf_counter()
         trainer, fresh = _trainer(plan, folders.RunFolder(plan.folder))
@@ -291,9 +288,9 @@ def _facts(sides: Sequence[_Side], config: RunConfig, data: Mapping[str, object]
 
 
 def _write(result: Comparison) -> None:
-    """`comparison.json` and `comparison.png` in the comparison's folder."""
+    """`comparison.json`, `comparison.png` and `report.html` in the comparison's folder."""
     files = import_module("vlmdsl.runtime.files")
-    files.write_json(result.folder / "comparison.json", result.to_json())
+    files.write_json(result.folder / COMPARISON, result.to_json())
     drawing = import_module("vlmdsl.runtime.tracking.comparison")
     panels = []
     for measure in result.shown():
@@ -304,3 +301,4 @@ def _write(result: Comparison) -> None:
         panels.append(drawing.Panel(measure.replace("_", " ").replace(".", ", "), values, levels))
     picture = result.folder / "comparison.png"
     drawing.draw_comparison(panels, result.contenders, picture, f"{result.steps}, a dot per seed")
+    import_module("vlmdsl.api.report").write_comparison_report(result)

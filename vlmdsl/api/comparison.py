@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from vlmdsl.api.tables import table_text
 from vlmdsl.diagnostics import plain
 from vlmdsl.runtime.files import rounded
 
-__all__ = ["Comparison", "Contender", "Run", "measures_of", "remark_on_steps"]
+__all__ = ["COMPARISON", "FINISHED", "Comparison", "Contender", "Run", "measures_of", "read_comparison", "remark_on_steps"]
 
+COMPARISON = "comparison.json"
+FINISHED = "finished.json"
+"""The file that a run of a comparison writes last."""
 _WIDTH = 120
 
 
@@ -126,7 +130,7 @@ class Comparison:
 
     def to_text(self) -> str:
         """The table, and how far its numbers can be trusted."""
-        return plain("\n".join([table_text(self._table(), _WIDTH), *self._remarks(), f"comparison folder: {self.folder}"]))
+        return plain("\n".join([table_text(self._table(), _WIDTH), *self.remarks(), f"comparison folder: {self.folder}"]))
 
     def _table(self) -> Any:
         from rich.table import Table
@@ -139,19 +143,25 @@ class Comparison:
             table.add_column(heading, justify="right")
         table.add_column("")
         for measure in self.shown():
-            levels = [
-                f"{which} {100 * level:.1f}"
-                for which in ("untrained", "chance")
-                if (level := self.baseline(which, measure)) is not None
-            ]
-            words = measure.replace("_", " ").replace(".", ", ")
-            for number, contender in enumerate(self.contenders):
-                title = (words, ", ".join(levels))[number] if number < 2 else ""
-                table.add_row(title, contender, *self._cells(contender, measure))
-            if len(self.contenders) == 1 and levels:
-                table.add_row(", ".join(levels))
+            for row in self.rows(measure):
+                table.add_row(*row)
             table.add_section()
         return table
+
+    def rows(self, measure: str) -> list[tuple[str, ...]]:
+        """The rows of a measure in the table: its name, a recipe, mean, difference, interval, verdict; the untrained model
+        and chance below its name."""
+        levels = [
+            f"{which} {100 * level:.1f}"
+            for which in ("untrained", "chance")
+            if (level := self.baseline(which, measure)) is not None
+        ]
+        titles = (measure.replace("_", " ").replace(".", ", "), ", ".join(levels))
+        rows: list[tuple[str, ...]] = [
+            (titles[number] if number < 2 else "", contender, *self._cells(contender, measure))
+            for number, contender in enumerate(self.contenders)
+        ]
+        return [*rows, (titles[1], "", "", "", "", "")] if len(rows) == 1 and levels else rows
 
     def _cells(self, contender: str, measure: str) -> tuple[str, str, str, str]:
         """Mean with standard deviation, difference, interval and verdict."""
@@ -169,7 +179,8 @@ class Comparison:
         interval = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
         return (mean, f"{100 * difference.mean:+.1f}", interval, verdict)
 
-    def _remarks(self) -> list[str]:
+    def remarks(self) -> list[str]:
+        """How far the numbers can be trusted."""
         if len(self.contenders) == 1:
             return []
         unequal = remark_on_steps({name: recipe["steps"] for name, recipe in self.facts["recipes"].items()})
@@ -182,6 +193,19 @@ class Comparison:
             "differences are paired by seed; each interval is Student's and holds on its own: of many intervals",
             f"at {share}, some exclude zero by chance",
         ]
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """The comparison in a folder; `DiagnosticError` (V0850) where its files are damaged, or name places outside of it."""
+    files, records = import_module("vlmdsl.runtime.files"), import_module("vlmdsl.runtime.training.records")
+    stored = files.read_json(folder / COMPARISON, records.StoredComparison)
+    runs = []
+    for run in stored.runs:
+        place = folder / run.folder
+        finished = files.read_json(place / FINISHED, records.FinishedRun).plain()
+        runs.append(Run(run.recipe, run.seed, place, finished["evaluation"], run.seconds))
+    contenders = tuple(stored.recipes)
+    return Comparison(folder, contenders, tuple(stored.seeds), tuple(runs), stored.plain(), stored.confidence)
 
 
 def remark_on_steps(steps: Mapping[str, int]) -> str:

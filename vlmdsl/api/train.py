@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from vlmdsl.api.driver import Built, build_flows
 from vlmdsl.api.runs import among_several, check_resumable, course, first_process, load_settings, parts_of, recipe_files
-from vlmdsl.diagnostics import Diagnostic, DiagnosticError
+from vlmdsl.diagnostics import Diagnostic, DiagnosticError, plain
 from vlmdsl.schema import RunConfig
 from vlmdsl.source import SourceText
 
@@ -121,7 +123,19 @@ class Trainer:
         session = import_module("vlmdsl.runtime.training.session")
         outcome = session.run(stages, self.config, recipe_files(self._built[0], self._knobs), self._resume)
         self._trained = outcome.model, outcome.tokenizer
+        if outcome.first and self.config.tracking.report:
+            self._write_report(outcome.folder)
         return RunResult(outcome.folder.path, outcome.evaluation, outcome.summary)
+
+    def _write_report(self, folder: Any) -> None:
+        """The page of the finished run; the run does not fail where it cannot be written."""
+        try:
+            import_module("vlmdsl.api.report").write_run_report(folder, self._built, self.config)
+        except DiagnosticError as error:
+            reasons = "; ".join(diagnostic.message for diagnostic in error.diagnostics)
+            words = f"note: report.html was not written: {reasons}; `vlmdsl report {folder.path}` writes it"
+            with suppress(OSError):  # the terminal may be gone
+                print(plain(words), file=sys.stderr, flush=True)
 
     @property
     def model(self) -> VisionLanguageModel:

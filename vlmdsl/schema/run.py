@@ -20,6 +20,7 @@ __all__ = [
     "RunConfig",
     "ScheduleConfig",
     "StageConfig",
+    "TrackingConfig",
     "TrainConfig",
 ]
 
@@ -267,6 +268,12 @@ class EvaluationConfig(Section):
     limit: int | None = Field(None, ge=1, description="maximum number of held-out samples; null: all")
 
 
+class TrackingConfig(Section):
+    """How a run is watched, beside `metrics.jsonl`, which it always writes."""
+
+    report: bool = Field(True, description="whether a run writes `report.html` at its end, as `vlmdsl report` does")
+
+
 _IN_A_STAGE = {"steps", "batch", "micro", "clip_gradient_norm", "precision"}
 
 
@@ -316,6 +323,7 @@ class RunConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
     stages: dict[str, StageConfig] = Field(
         {},
         description="stage of the recipe -> its own `data`, `optimizer`, `schedule` and `train` (steps, batch, micro, "

@@ -69,7 +69,7 @@ evaluation:
 schedule: 5
 nonsense: {a: b}
 """
-    top = "model, data, optimizer, schedule, train, evaluation, stages, flows, out"
+    top = "model, data, optimizer, schedule, train, evaluation, tracking, stages, flows, out"
     assert faults(path=written(tmp_path, text)) == [
         "V0811 run.yaml:11:1 [nonsense] there is no setting `nonsense` | the settings at the top level: " + top,
         "V0811 run.yaml:2:3 [step] there is no setting `train.step` | did you mean `train.steps`?",

@@ -24,10 +24,10 @@ class ConfigurationSyntax(Problem):
     summary = "A configuration file or a `--set` value cannot be read as YAML."
     explanation = (
         "The run configuration is one YAML mapping of sections (`model`, `data`, `optimizer`, `schedule`, `train`, "
-        "`evaluation`), each a mapping of settings. Numbers are written `3`, `0.1` or `1e-3`, booleans `true` and "
-        "`false`, lists `[a, b]`. Indent with spaces, not tabs, and align the entries of a section. Anchors, aliases and "
-        "tags are rejected: a configuration is plain data. Every run writes its resolved configuration to `config.yaml` "
-        "in its folder, a complete example to start from."
+        "`evaluation`, `tracking`), each a mapping of settings. Numbers are written `3`, `0.1` or `1e-3`, booleans `true` "
+        "and `false`, lists `[a, b]`. Indent with spaces, not tabs, and align the entries of a section. Anchors, aliases "
+        "and tags are rejected: a configuration is plain data. Every run writes its resolved configuration to "
+        "`config.yaml` in its folder, a complete example to start from."
     )
     provoked_by = "a `--config` file with a stray bracket or a tab, or `--set 'train.steps=['`"
 

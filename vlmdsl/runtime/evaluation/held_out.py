@@ -88,8 +88,10 @@ def evaluate(
             every_image = take(images.features(), torch.tensor(images.places))
             classified, confusion = _classify(model, every_image, torch.cat(labels), prompts, comparison)
             classes = len(prompts.names) if classified else classes
-    shown = {"matches": matches, "confusion": confusion}
-    return Evaluation(len(images.places), retrieved, classified, classes, separation.neighbours, separation.probe, **shown)
+    return Evaluation(
+        len(images.places), retrieved, classified, classes, separation.neighbours, separation.probe,
+        matches=matches, confusion=confusion,
+    )  # fmt: skip
 
 
 def evaluate_images(

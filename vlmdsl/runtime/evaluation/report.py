@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vlmdsl.runtime.evaluation.examples import BestMatches, Confusion
 from vlmdsl.runtime.evaluation.retrieval import Measures, Retrieval
@@ -12,7 +12,9 @@ from vlmdsl.runtime.evaluation.retrieval import Measures, Retrieval
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["PART_TITLES", "Evaluation", "results_json", "results_table", "stored_untrained"]
+__all__ = [
+    "PART_TITLES", "Evaluation", "ResultRow", "percent", "result_rows", "results_json", "results_table", "stored_untrained",
+]  # fmt: skip
 
 _DIRECTIONS = {"image_to_text": "image to text", "text_to_image": "text to image"}
 _CLASSIFIED = {
@@ -145,6 +147,30 @@ def _untrained(group: Mapping[str, Any] | None) -> Measures | None:
     return None if group is None else Measures(group["untrained"], group["chance"], baselines=group.get("baselines", {}))
 
 
+class ResultRow(NamedTuple):
+    """A measure in words, as fractions: of the trained model, the untrained one and a random guess. Of a baseline that needs
+    no learning only `chance` is a number, its own."""
+
+    title: str
+    trained: float | None
+    untrained: float | None
+    chance: float | None
+
+
+def result_rows(results: Mapping[str, Any], whose: str = "") -> Iterator[ResultRow]:
+    """The rows of what was measured (`results_json`), then those of other flows of the stage and of earlier stages."""
+    for direction, title in _DIRECTIONS.items():
+        yield from _rows(f"{whose}retrieval, {title}", results.get("retrieval", {}).get(direction, {}))
+    for name, (_, title) in _CLASSIFIED.items():
+        group = results.get(name, {})
+        yield from _rows(f"{whose}{title} (k = {group['k']})" if "k" in group else f"{whose}{title}", group)
+    for name, title in PART_TITLES.items():
+        yield from _rows(f"{whose}{title}", results.get(name, {}))
+    for what in ("flow", "stage"):
+        for name, others in results.get(f"{what}s", {}).items():
+            yield from result_rows(others, f"{whose}{what} {name}: ")
+
+
 def results_table(results: dict[str, Any]) -> Table:
     """The results of `results_json` as a table in percent, for `rich`."""
     from rich.table import Table
@@ -153,24 +179,11 @@ def results_table(results: dict[str, Any]) -> Table:
     table.add_column("measure")
     for column in ("trained", "untrained", "chance"):
         table.add_column(column, justify="right")
-    _add_results(table, results)
+    for title, *values in result_rows(results):
+        table.add_row(title, *map(percent, values))
     if results.get("notes"):
         table.caption, table.caption_justify = "\n".join(results["notes"]), "left"
     return table
-
-
-def _add_results(table: Table, results: Mapping[str, Any], whose: str = "") -> None:
-    """The rows of what was measured, of other flows of the stage, and of earlier stages."""
-    for direction, title in _DIRECTIONS.items():
-        _add_rows(table, f"{whose}retrieval, {title}", results.get("retrieval", {}).get(direction, {}))
-    for name, (_, title) in _CLASSIFIED.items():
-        group = results.get(name, {})
-        _add_rows(table, f"{whose}{title} (k = {group['k']})" if "k" in group else f"{whose}{title}", group)
-    for name, title in PART_TITLES.items():
-        _add_rows(table, f"{whose}{title}", results.get(name, {}))
-    for what in ("flow", "stage"):
-        for name, others in results.get(f"{what}s", {}).items():
-            _add_results(table, others, f"{whose}{what} {name}: ")
 
 
 def _group(trained: Measures, untrained: Measures | None) -> dict[str, Any]:
@@ -179,14 +192,19 @@ def _group(trained: Measures, untrained: Measures | None) -> dict[str, Any]:
     return group if untrained is None else {**group, "untrained": untrained.values}
 
 
-def _add_rows(table: Table, title: str, group: dict[str, Any]) -> None:
+def _rows(title: str, group: Mapping[str, Any]) -> Iterator[ResultRow]:
     chance, untrained = group.get("chance", {}), group.get("untrained", {})
     for name in (name for name, value in group.items() if isinstance(value, float)):
-        table.add_row(f"{title} {name}", _percent(group[name]), _percent(untrained.get(name)), _percent(chance.get(name)))
+        yield ResultRow(f"{title} {name}", group[name], untrained.get(name), chance.get(name))
     for baseline, values in group.get("baselines", {}).items():
         for name, value in values.items():
-            table.add_row(f"{title} {name}, {baseline}", "", "", _percent(value))
+            yield ResultRow(f"{title} {name}, {baseline}", None, None, value)
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """A fraction in percent; nothing for nothing.
+
+    >>> percent(0.125), percent(None)
+    ('12.5', '')
+    """
     return "" if value is None else f"{100 * value:.1f}"

@@ -24,7 +24,7 @@ FREE = (
     "train.log_every",
     "train.term_gradients_every",
 )
-"""Settings that a resumed run may change, beside those of the evaluation: they change how it is watched and kept."""
+"""Settings that a resumed run may change, beside those of evaluation and tracking: how it is watched and kept."""
 
 
 _LENGTH = ("train.steps", "train.epochs")
@@ -62,4 +62,4 @@ def identity_of(recipe: Mapping[str, Any], config: RunConfig, data: Mapping[str,
 
 
 def _shapes(name: str) -> bool:
-    return name not in FREE and name != "out" and not name.startswith("evaluation.")
+    return name not in FREE and name != "out" and not name.startswith(("evaluation.", "tracking."))

@@ -20,7 +20,7 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.model import FlowModels
 from vlmdsl.runtime.tracking.metrics import SPEED
 from vlmdsl.runtime.training.idle import IdleTerms, counted_of
-from vlmdsl.runtime.training.not_finite import diagnostic, evidence
+from vlmdsl.runtime.training.not_finite import evidence, not_finite
 from vlmdsl.runtime.training.optimizer import set_learning_rate
 from vlmdsl.runtime.training.processes import World, in_parallel, seed_generators
 from vlmdsl.runtime.training.schedule import learning_rate_factor
@@ -112,9 +112,8 @@ def train_steps(
     """
     callbacks, train = callbacks or Callbacks(), config.train
     parallel = _Stepper(model, train, world)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parameters, clock, watch = [weight for weight in model.parameters() if weight.requires_grad], _Clock(), IdleTerms()
     model.train()
-    clock, watch = _Clock(), IdleTerms()
     for own_step in range(start, train.steps):
         step = before + own_step
         batch = _next(batches, callbacks.interrupted if world.size == 1 and own_step > start else _never, clock)
@@ -122,8 +121,7 @@ def train_steps(
             callbacks.save(step)
             return step
         batch, done = batch.to(world.device, non_blocking=True), step + 1
-        factor = learning_rate_factor(own_step, train.steps, config.schedule)
-        set_learning_rate(optimizer, factor)
+        set_learning_rate(optimizer, factor := learning_rate_factor(own_step, train.steps, config.schedule))
         with clock.stopped():
             norms = parallel.term_norms(batch, step)
         output = parallel(batch, step)
@@ -131,7 +129,7 @@ def train_steps(
         norm = clip_grad_norm_(parameters, train.clip_gradient_norm or float("inf"))
         if not bool(torch.isfinite(output.loss.detach() + norm)):
             facts = evidence(model, batch, output, norm, step=done, seed=train.seed)
-            raise DiagnosticError((diagnostic(output, done, callbacks.not_finite(facts)),))
+            raise not_finite(output, done, callbacks.not_finite(facts))
         callbacks.idle(batch.flow, watch.after(batch.flow, output.terms | counted_of(output.metrics)))
         epoch_ends = batch.ends_epoch or (per_epoch > 0 and (own_step + 1) % per_epoch == 0)
         _update(model, optimizer, batch.flow, epoch_ends=epoch_ends)

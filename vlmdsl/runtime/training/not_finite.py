@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from vlmdsl.backends.torch.collectives import gather_objects
-from vlmdsl.diagnostics import Diagnostic
+from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import LossNotFinite
 from vlmdsl.runtime.values import Batch
 from vlmdsl.source import Span
 
-__all__ = ["culprit", "diagnostic", "evidence", "tensor_facts"]
+__all__ = ["culprit", "evidence", "not_finite", "tensor_facts"]
 
 _MOST_NAMES = 50
 """Names of weights that are listed; how many there are is always said."""
@@ -31,15 +31,14 @@ def culprit(terms: Mapping[str, Tensor], loss: Tensor) -> str:
     return "the loss" if not bool(torch.isfinite(loss)) else "the gradient"
 
 
-def diagnostic(output: Any, step: int, file: Path | None) -> Diagnostic:
-    """V0819 for the output of a step, with the file that holds its `evidence`, where one was written."""
+def not_finite(output: Any, step: int, file: Path | None) -> DiagnosticError:
+    """The error V0819 for the output of a step, with the file that holds its `evidence`, where one was written."""
     numbers = [*output.terms.items(), *output.metrics.items()]
     notes = tuple(f"{name} is {value.item():g}" for name, value in numbers)
     where = () if file is None else (f"`{file}` holds the samples, the ranges of all tensors and the settings of this step",)
     what = culprit(output.terms, output.loss)
-    return LossNotFinite.at(
-        Span("training", 0, 0), what=what, step=step, notes=notes, help=(*where, "`vlmdsl explain V0819`")
-    )
+    help = (*where, "`vlmdsl explain V0819`")
+    return DiagnosticError((LossNotFinite.at(Span("training", 0, 0), what=what, step=step, notes=notes, help=help),))
 
 
 def evidence(model: nn.Module, batch: Batch, output: Any, gradient_norm: Tensor, *, step: int, seed: int) -> dict[str, Any]:

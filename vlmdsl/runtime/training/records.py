@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 __all__ = [
-    "CheckpointState", "FinishedRun", "KeptUse", "RecipeRecord", "RunRecord", "StoredEvaluation", "StoredExamples",
-    "StoredFile",
+    "CheckpointState", "FinishedRun", "KeptUse", "RecipeRecord", "RunRecord", "StoredComparison", "StoredEvaluation",
+    "StoredExamples", "StoredFile",
 ]  # fmt: skip
 
 _LONGEST_NAME = 200
@@ -215,6 +215,30 @@ class StoredExamples(_Record):
     confusion: ShownConfusion | None = None
     left_out: Count = 0
     """Classes that the confusion leaves out, because they have the fewest images."""
+
+
+class ComparedRun(_Record):
+    """A run in `comparison.json`."""
+
+    recipe: Name
+    seed: Count
+    folder: InsidePath
+    seconds: Annotated[float, Field(ge=0)] | None
+
+
+class ComparedRecipe(_Record):
+    """A recipe in `comparison.json`."""
+
+    steps: Count
+
+
+class StoredComparison(_Record):
+    """`comparison.json`; what it says of measures is computed again from its runs."""
+
+    seeds: Annotated[list[Count], Field(min_length=1)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    recipes: Annotated[dict[Name, ComparedRecipe], Field(min_length=1)]
+    runs: list[ComparedRun]
 
 
 def _check_groups(group: dict[str, Any], depth: int) -> None:

@@ -60,6 +60,8 @@ class Outcome:
     tokenizer: Tokenizer
     evaluation: dict[str, Any]
     summary: str
+    first: bool = True
+    """Whether this process writes the folder."""
 
 
 def run(course: Sequence[StageOfRun], config: RunConfig, recipe: RecipeFiles, resume: RunFolder | None = None) -> Outcome:
@@ -77,7 +79,8 @@ def run(course: Sequence[StageOfRun], config: RunConfig, recipe: RecipeFiles, re
         for stage in earlier:
             over = _over(_trained(stage, opened, config, recipe, resume, world, ending, over))
         begun = _trained(last, opened, config, recipe, resume, world, ending, over)
-        return Outcome(begun.folder, begun.measured, begun.tokenizers.default, begun.results, begun.summary())
+        result = begun.measured, begun.tokenizers.default, begun.results, begun.summary()
+        return Outcome(begun.folder, *result, first=world.first)
 
 
 @dataclass(frozen=True)
