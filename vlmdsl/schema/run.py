@@ -271,6 +271,12 @@ class EvaluationConfig(Section):
 class TrackingConfig(Section):
     """How a run is watched, beside `metrics.jsonl`, which it always writes."""
 
+    trackers: Annotated[tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...], Listed] = Field(
+        (),
+        description="further trackers: `tensorboard`, `trackio`, `wandb`, `mlflow` (each an extra: `pip install "
+        "'vlmdsl[tensorboard]'`)",
+    )
+    project: str = Field("vlmdsl", min_length=1, max_length=100, description="project or experiment of the trackers")
     report: bool = Field(True, description="whether a run writes `report.html` at its end, as `vlmdsl report` does")
 
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from vlmdsl.diagnostics.problem import Problem
 
-__all__ = ["CheckpointMismatch", "FolderUnusable", "ProcessesDiffer", "RunFileDamaged", "RunInUse", "TermIdle"]
+__all__ = [
+    "CheckpointMismatch",
+    "FolderUnusable",
+    "ProcessesDiffer",
+    "RunFileDamaged",
+    "RunInUse",
+    "TermIdle",
+    "TrackerFailed",
+]
 
 
 class RunFileDamaged(Problem):
@@ -91,3 +99,18 @@ class TermIdle(Problem):
     provoked_by = (
         "`minimize { all: contrast(image, text)  noisy: contrast(image, text, keep=flag) }` where no `flag` is true"
     )
+
+
+class TrackerFailed(Problem):
+    code = "V0856"
+    template = "the tracker `{tracker}` is given up: {reason}"
+    summary = "A tracker of the setting `tracking.trackers` has raised an error."
+    explanation = (
+        "A tracker gets what the run logs. If its library or its server raises an error, the run goes on without it: this "
+        "is said once, and nothing is lost, since `metrics.jsonl` and `evaluation.json` in the run folder have everything. "
+        "The usual causes are a missing login (`wandb login`, or `WANDB_MODE=offline`), a server that cannot be reached "
+        "(`MLFLOW_TRACKING_URI`) and a full disk. When the cause is fixed, `vlmdsl train --resume FOLDER` tracks again from "
+        "the step at which it continues."
+    )
+    severity = "warning"
+    provoked_by = "`--set tracking.trackers=mlflow` with `MLFLOW_TRACKING_URI` of a server that does not answer"

@@ -18,6 +18,7 @@ from vlmdsl.diagnostics.cells import plain
 from vlmdsl.runtime.data import BatchLoader, MixedBatches, Survey, check_batch
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
+from vlmdsl.runtime.tracking.trackers import check_trackers
 from vlmdsl.runtime.training.assembly import Data
 from vlmdsl.runtime.training.checkpoint import read_position, read_state, sound_checkpoint, stage_of
 from vlmdsl.runtime.training.course import (
@@ -115,9 +116,10 @@ def _trained(
     if world.first:
         with suppress(OSError):  # the terminal may be gone
             print(plain(begun.announcement()), file=sys.stderr, flush=True)
-    begun.train(ending.signals)
-    join_reports(begun.batches.report)
-    begun.measure(stage.end)
+    with begun.tracked():
+        begun.train(ending.signals)
+        join_reports(begun.batches.report)
+        begun.measure(stage.end)
     begun.note_skipped()
     return begun
 
@@ -192,6 +194,7 @@ def _open(
     course: Sequence[StageOfRun], config: RunConfig, resume: RunFolder | None, world: World, ending: Ending
 ) -> _Opened:
     """Data and tokenizers of all stages, faults of the user's first. The folder is locked until `ending` is."""
+    check_trackers(config.tracking.trackers)
     checkpoint, damaged = None, list[str]()
     if resume is not None:
         if world.first:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from torch.optim import AdamW
 
 from vlmdsl.backends.torch.collectives import gather_objects
-from vlmdsl.diagnostics import DiagnosticError, render_text
+from vlmdsl.diagnostics import Diagnostic, DiagnosticError, plain, render_text
 from vlmdsl.diagnostics.catalog.configuration import NothingToResume
 from vlmdsl.runtime.data import BatchLoader, MixedBatches, SkipReport, Survey
 from vlmdsl.runtime.evaluation import Evaluation
@@ -19,6 +20,8 @@ from vlmdsl.runtime.files import write_json
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizers
 from vlmdsl.runtime.tracking import Reporter, draw_curves
+from vlmdsl.runtime.tracking.measures import measures_of
+from vlmdsl.runtime.tracking.trackers import Trackers
 from vlmdsl.runtime.training.checkpoint import (
     Position,
     check_written_by,
@@ -37,6 +40,7 @@ from vlmdsl.runtime.training.measuring import TOKENIZER, known_untrained, measur
 from vlmdsl.runtime.training.processes import World, highest, wait_for_all
 from vlmdsl.runtime.training.run_folder import RunFolder
 from vlmdsl.runtime.training.stopping import StopSignals, ended_by
+from vlmdsl.runtime.training.tracked import tracked_run
 from vlmdsl.source import SourceMap, Span
 
 __all__ = ["BegunStage"]
@@ -75,6 +79,9 @@ class BegunStage:
     """A note on the weights of another run that it begins with."""
     notes: list[str] = field(default_factory=list)
     """Notes about damaged checkpoints."""
+    _reporter: Reporter | None = None
+    """Where steps are logged, while there are any."""
+    _trackers: Trackers | None = None
 
     def resume_from(self, checkpoint: Path) -> None:
         """Load a checkpoint; V0853 if another run wrote it."""
@@ -107,6 +114,27 @@ class BegunStage:
         """The model of the flow that is evaluated."""
         return models_of(self.model, self.stage)[self.stage.measured.name]
 
+    @contextmanager
+    def tracked(self) -> Iterator[None]:
+        """The trackers of the run, open while the stage is trained and measured."""
+        config = self.stage.config
+        if not config.tracking.trackers or not self.world.first:
+            yield
+            return
+        run = tracked_run(self.folder, config, self.stage.before + self.start)
+        with Trackers(config.tracking.trackers, run, self._warn) as self._trackers:
+            yield
+        self._trackers = None
+
+    def _warn(self, diagnostic: Diagnostic, sources: SourceMap | None = None) -> None:
+        """Show a warning, between the lines of the steps where there are any."""
+        page = render_text((diagnostic,), sources or SourceMap(), count=False)
+        if self._reporter is not None:
+            self._reporter.warn(page)
+            return
+        with suppress(OSError):  # the terminal may be gone
+            print(plain(page), file=sys.stderr, flush=True)
+
     def train(self, signals: StopSignals) -> None:
         """Take the remaining steps; if a signal asks to stop, write a checkpoint and raise the signal's exception."""
 
@@ -129,7 +157,8 @@ class BegunStage:
         )
         signals.deferred = self.world.size > 1
         try:
-            with Reporter(self.folder.metrics, self.course[-1].end, active=self.world.first) as self._reporter:
+            steps, more = self.course[-1].end, () if self._trackers is None else (self._trackers,)
+            with Reporter(self.folder.metrics, steps, active=self.world.first, trackers=more) as self._reporter:
                 self.batches.tell = self._reporter.note
                 batches = iter(self.batches)
                 train_steps(
@@ -149,7 +178,7 @@ class BegunStage:
                 self._draw()
             raise
         finally:
-            signals.deferred = False
+            signals.deferred, self._reporter = False, None
         self._draw()
         if self._agreed(signals):
             wait_for_all()
@@ -165,6 +194,7 @@ class BegunStage:
     def _log(self, record: dict[str, Any]) -> None:
         if self.stage.name:
             record["stage"] = self.stage.name
+        assert self._reporter is not None
         self._reporter.log(record)
         self.records += 1
 
@@ -172,7 +202,7 @@ class BegunStage:
         """Report terms that have nothing to do, with their places in the recipe."""
         objective = next(own.objective for own in self.stage.flows if own.name == flow)
         for diagnostic in filter(None, (idle_term(objective.program, term) for term in terms)):
-            self._reporter.warn(render_text((diagnostic,), objective.sources or SourceMap(), count=False))
+            self._warn(diagnostic, objective.sources)
 
     def _write_not_finite(self, facts: dict[str, Any]) -> Path | None:
         """Write the facts about a step that is not finite into the run folder; the first process does, and has a path."""
@@ -222,6 +252,8 @@ class BegunStage:
             self.results = measured(step, trained, self.untrained, self.conditions, earlier)
             self.folder.write_evaluation(self.results)
             draw_examples(trained, self.folder.path)
+            if self._trackers is not None:
+                self._trackers.results(step, measures_of(self.results))
 
     def measure_untrained(self) -> None:
         """Measure the model before the first step, or read the measurement from the start of the run."""
