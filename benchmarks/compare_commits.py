@@ -90,7 +90,7 @@ def numbers(folder: Path) -> dict[str, Tensor]:
     for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         step = record.pop("step")
-        values |= {f"step {step}: {name}": torch.tensor(value) for name, value in _flat(record) if "per_second" not in name}
+        values |= {f"step {step}: {name}": torch.tensor(value) for name, value in _flat(record) if "second" not in name}
     newest = max((folder / "checkpoints").glob("step-*"))
     for file in sorted(newest.glob("*.safetensors")):
         values |= {f"{file.stem}: {name}": value for name, value in load_file(file).items()}

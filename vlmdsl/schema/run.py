@@ -107,6 +107,12 @@ class DataConfig(Section):
         128 * 2**20, ge=1, lt=2**31, description="largest file of one sample that is read, in bytes; others are skipped"
     )
     max_table_bytes: int = Field(2 * 2**30, ge=1, description="largest table that is read, in bytes")
+    max_shard_bytes: int = Field(
+        2**36, ge=1, description="largest tar shard that is fetched from a URL or unpacked, in bytes when it is unpacked"
+    )
+    cache: str | None = Field(
+        None, description="folder for copies of such shards, which stay there; null: `~/.cache/vlmdsl/shards`"
+    )
     max_image_pixels: int = Field(
         2**26,
         ge=1,

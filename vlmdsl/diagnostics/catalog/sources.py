@@ -13,7 +13,7 @@ class NamedDataUnusable(Problem):
     summary = "A data set named `hf:NAME` was not found, or the library `datasets` cannot read it."
     explanation = (
         "`hf:NAME` is loaded by the library `datasets` (`pip install 'vlmdsl[datasets]'`): from a local folder, from its "
-        "cache, or from the Hugging Face hub, which is the only place that vlmdsl downloads data from, and only because "
+        "cache, or from the Hugging Face hub, which data is downloaded from only because "
         "the name says so. `hf:NAME,split=validation` chooses another split than `train`, `,config=NAME` a configuration. A "
         "data set that needs code of its own is refused by the library. Without a connection, save it elsewhere with "
         "`save_to_disk`, and name the folder of the split. The note below the message is the error of `datasets`."

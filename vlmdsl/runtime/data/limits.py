@@ -21,6 +21,9 @@ class Limits:
     image_pixels: int
     text_characters: int
     allowed_folders: tuple[str, ...] = ()
+    shard_bytes: int = 2**36
+    cache: str | None = None
+    """Where copies of shards are kept that are elsewhere or compressed; None: in the cache of the user."""
 
     @classmethod
     def of(cls, config: DataConfig) -> Limits:
@@ -35,6 +38,8 @@ class Limits:
             image_pixels=config.max_image_pixels,
             text_characters=config.max_text_characters,
             allowed_folders=config.allowed_folders,
+            shard_bytes=config.max_shard_bytes,
+            cache=config.cache,
         )
 
 

@@ -13,6 +13,7 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import DataNotFound, ShapesOption, StreamUnusable, UnknownDataForm
 from vlmdsl.diagnostics.catalog.sources import DataOption
 from vlmdsl.diagnostics.suggest import closest, suggestion
+from vlmdsl.runtime.data.fetched import is_address, is_compressed, is_shard, local_copy
 from vlmdsl.runtime.data.files import OUTSIDE
 from vlmdsl.runtime.data.formats import FORMATS, format_of
 from vlmdsl.runtime.data.formats.folder import files_in
@@ -31,7 +32,6 @@ Split = Literal["train", "val"]
 
 _PLACE = Span("<command line>", 0, 0)
 _COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst")
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _COUNTING = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 _MOST_COUNTED = 100_000
 _MOST_NAMES = 2000
@@ -136,7 +136,7 @@ def open_stream(spec: str | Iterable[str], limits: Limits = DEFAULT_LIMITS) -> T
     for one in specs:
         if one == "shapes" or one.startswith("shapes:"):
             raise _not_shards(one)
-        for path in _existing(one):
+        for path in _existing(one, limits):
             own = files_in(path, ".tar", limits)[0] if path.is_dir() else [path] if path.suffix.lower() == ".tar" else None
             if not own:
                 raise _not_shards(path)
@@ -149,13 +149,15 @@ def _not_shards(path: object) -> DiagnosticError:
     return DiagnosticError((StreamUnusable.at(_PLACE, reason=reason, help=("leave out `data.stream=true`",)),))
 
 
-def _existing(spec: str) -> list[Path]:
-    """The existing paths that a specification names."""
+def _existing(spec: str, limits: Limits) -> list[Path]:
+    """The existing paths that a specification names; of shards that are elsewhere or compressed those of local copies."""
     if not spec.strip():
         raise _not_found(spec, "the specification is empty")
-    if _ADDRESS.match(spec):
-        raise _not_found(spec, "it is a URL, and nothing is downloaded: fetch it first, as with `curl -LO`")
-    return _paths(spec)
+    if is_address(spec):
+        if not is_shard(spec):
+            raise _not_found(spec, "only tar shards are fetched from a URL: fetch it first, as with `curl -LO`")
+        return [local_copy(address, limits) for address in _counted(spec)]
+    return [local_copy(str(path), limits) if is_compressed(path.name) else path for path in _paths(spec)]
 
 
 def _opened(spec: str, split: Split, shapes: Mapping[str, object], limits: Limits) -> Source:
@@ -172,12 +174,13 @@ def _opened(spec: str, split: Split, shapes: Mapping[str, object], limits: Limit
     images = Path(options["images"]).expanduser() if "images" in options else None
     if images is not None and not images.is_dir():
         raise _unusable_option("images", spec, f"there is no folder `{images}`")
-    paths = _existing(place)
+    paths = _existing(place, limits)
     if chosen:
         sources = [_in_format(path, chosen, spec, limits, images) for path in paths]
     else:
         shards = [path for path in paths if path.suffix.lower() == ".tar" and not path.is_dir()]
-        sources = [TarSource(shards, _name_of(shards), limits)] if shards else []
+        copied = is_address(place) or is_compressed(place)
+        sources = [TarSource(shards, spec if copied else _name_of(shards), limits)] if shards else []
         sources += [_in_format(path, "", spec, limits, images) for path in paths if path not in shards]
     return sources[0] if len(sources) == 1 else JoinedSource(sources, spec)
 
@@ -190,7 +193,7 @@ def _parts_of(spec: str) -> tuple[str, str, dict[str, str]]:
     while match := _OPTION.fullmatch(spec):
         spec, options[match["name"]] = match["before"], match["value"]
     prefix = _PREFIX.fullmatch(spec)
-    if prefix and prefix["name"] in (_NAMED, *(one.name for one in FORMATS)) and not _ADDRESS.match(spec):
+    if prefix and prefix["name"] in (_NAMED, *(one.name for one in FORMATS)) and not is_address(spec):
         return prefix["name"], prefix["rest"], options
     return "", spec, options
 
@@ -230,7 +233,7 @@ def _in_format(path: Path, name: str, spec: str, limits: Limits, images: Path | 
         "and Flickr, folders of images or that `datasets` saved, and `hf:NAME`"
     )
     if path.suffix.lower() in _COMPRESSED:
-        help = "unpack it first: compressed shards do not support random access"
+        help = "unpack it first: of compressed files only shards (`.tar.gz`, `.tar.bz2`, `.tar.xz`) are unpacked"
     raise DiagnosticError((UnknownDataForm.at(_PLACE, given=path, help=(help,)),))
 
 
@@ -281,7 +284,7 @@ def _counted(spec: str) -> list[str]:
 
 def _not_found(spec: str, *notes: str) -> DiagnosticError:
     path = Path(spec)
-    if not glob.has_magic(spec) and not _ADDRESS.match(spec) and _exists(path.parent) and not _exists(path):
+    if not glob.has_magic(spec) and not is_address(spec) and _exists(path.parent) and not _exists(path):
         close = (
             closest(path.name, (other.name for other in itertools.islice(path.parent.iterdir(), _MOST_NAMES)))
             if path.parent.is_dir()

@@ -12,6 +12,7 @@ from vlmdsl.schema import RunConfig, setting_names
 __all__ = ["FREE", "identity_of", "setting", "settings_of"]
 
 FREE = (
+    "data.cache",
     "data.max_bad_share",
     "data.workers",
     "schedule.lowering",

@@ -284,9 +284,9 @@ def test_an_empty_specification_is_not_this_folder() -> None:
 
 
 def test_an_address_is_shown_as_it_was_given() -> None:
-    fault = problem("https://h/a.tar")
-    assert fault.message == "no data at `https://h/a.tar`"
-    assert "nothing is downloaded" in fault.notes[0]
+    fault = problem("https://h/a.csv")
+    assert fault.message == "no data at `https://h/a.csv`"
+    assert "only tar shards are fetched" in fault.notes[0]
 
 
 def test_samples_of_one_name_are_distinguished(tmp_path: Path, shard: Callable[..., Path]) -> None:

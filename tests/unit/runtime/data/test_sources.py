@@ -100,7 +100,8 @@ def test_a_shard_with_a_damaged_header_is_named(pairs: Callable[..., Path]) -> N
     ("name", "content", "code"),
     [
         ("x.tar", b"no tar at all", "V0807"),
-        ("x.tar.gz", gzip.compress(b"", mtime=0), "V0806"),
+        ("x.tar.gz", gzip.compress(b"", mtime=0), "V0807"),
+        ("x.csv.gz", gzip.compress(b"", mtime=0), "V0806"),
         ("x.ods", b"", "V0806"),
         ("x.csv", b"", "V0824"),
         ("x.csv", b"\xff\xfe\x00", "V0824"),
