@@ -174,7 +174,7 @@ def masked_word_accuracy(
     size = model.encoders.encoder(_text_tower(model, masked.fused)).vocabulary_size or 1
     baselines = {"without image": {name: blind.share(name) for name in names}}
     values = {name: own.share(name) for name in names}
-    return Measures(values, {"accuracy": 1 / size}, {"words": own.total["accuracy"]}, baselines)
+    return Measures(values, dict.fromkeys(names, 1 / size), {"words": own.total["accuracy"]}, baselines)
 
 
 def _steps(model: VisionLanguageModel, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Environment]]:

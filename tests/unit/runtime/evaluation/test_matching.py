@@ -147,6 +147,8 @@ def test_masked_words_are_compared_with_what_can_be_said_without_the_image() -> 
     # All colours and no disc. Without the image red is more likely than the others, except for one of the red discs.
     assert measures.values == {"accuracy": 0.5, "colours": 1.0}
     assert measures.facts == {"words": 8}
+    # Evidence and comparisons read the measures that have a chance.
+    assert measures.chance == dict.fromkeys(measures.values, 1 / len(ENTRIES))
     assert measures.baselines["without image"]["colours"] < 1.0
 
 
