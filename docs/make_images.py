@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
 
 from vlmdsl.api.driver import build
+from vlmdsl.api.search import search
 from vlmdsl.backends.latex import formula_lines
+from vlmdsl.runtime.data import open_source
 
 IMAGES = Path(__file__).resolve().parent / "images"
 
@@ -32,11 +37,21 @@ def draw_formula(recipe: str, path: Path) -> None:
     plt.close(figure)
 
 
+def draw_search(run: str, query: str, path: Path) -> None:
+    """The best of 200 held-out scenes for a query, as `vlmdsl search RUN pictures/ --query ... --grid` draws them."""
+    scenes = open_source(("shapes:samples=200",), "val")
+    with tempfile.TemporaryDirectory() as folder:
+        for index in range(len(scenes)):
+            Image.fromarray(np.asarray(scenes[index]["image"])).save(Path(folder) / f"{index:03d}.png")
+        search(run, [folder], query, grid=path)
+
+
 def main() -> None:
     (run,) = sys.argv[1:]
     draw_formula("clip", IMAGES / "clip.png")
     draw_formula("filip", IMAGES / "filip.png")
     shutil.copy(Path(run) / "curves.png", IMAGES / "curves.png")
+    draw_search(run, "a large red circle", IMAGES / "search.png")
 
 
 if __name__ == "__main__":

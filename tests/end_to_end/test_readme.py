@@ -33,8 +33,11 @@ def test_the_training_loop_runs_and_learns() -> None:
 
 
 @pytest.mark.slow
-def test_the_trained_model_is_used_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (program,) = [text for text in PROGRAMS if "vlmdsl.load" in text]
+def test_the_trained_model_is_used_as_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (program,) = [text for text in PROGRAMS if "model.similarity" in text]
+    (folder,) = [text for text in PROGRAMS if 'Path("pictures")' in text]
     monkeypatch.chdir(tmp_path)
     settings = {"train.batch": 8, "train.compile": False}
     vlmdsl.train("clip", data=["shapes:samples=16"], val=["shapes:samples=8"], steps=1, settings=settings, out="runs/clip-1")
@@ -45,6 +48,11 @@ def test_the_trained_model_is_used_as_it_says(tmp_path: Path, monkeypatch: pytes
     assert names["features"].shape[0] == 2
     assert names["probabilities"].sum(dim=1).tolist() == pytest.approx([1, 1])
     assert names["similarities"].shape == (1, 2)
+    Path("pictures").mkdir()
+    Image.new("RGB", (40, 30), "red").save("pictures/one.png")
+    exec(compile(folder, "README.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("one.png ")
+    assert len([line for line in folder.splitlines() if line.strip() and "import" not in line]) <= 5
 
 
 def test_every_bundled_recipe_has_its_line_and_says_what_it_was_checked_against() -> None:

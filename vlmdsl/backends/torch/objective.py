@@ -24,6 +24,7 @@ from vlmdsl.backends.torch.given import GivenModules, applied_modules
 from vlmdsl.backends.torch.learned import LearnedNumbers
 from vlmdsl.backends.torch.lowered import LoweredFunction, Schedules
 from vlmdsl.backends.torch.naming import passed_names
+from vlmdsl.backends.torch.notebooks import ShownInNotebooks
 from vlmdsl.backends.torch.passing import passed_axes
 from vlmdsl.backends.torch.plugins import try_plugins
 from vlmdsl.backends.torch.references import References
@@ -80,7 +81,7 @@ class ObjectiveOutput(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-class Objective(LearnedNumbers):
+class Objective(ShownInNotebooks, LearnedNumbers):
     """A compiled objective over features.
 
     Call it with the features of this process's samples, by the names of `inputs`. Every process returns the loss of the
