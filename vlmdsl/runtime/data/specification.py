@@ -16,6 +16,7 @@ from vlmdsl.diagnostics.suggest import closest, suggestion
 from vlmdsl.runtime.data.fetched import is_address, is_compressed, is_shard, local_copy
 from vlmdsl.runtime.data.files import OUTSIDE
 from vlmdsl.runtime.data.formats import FORMATS, format_of
+from vlmdsl.runtime.data.formats.columnar_stream import COLUMNAR, ColumnarStream
 from vlmdsl.runtime.data.formats.folder import files_in
 from vlmdsl.runtime.data.formats.hugging_face import NamedDataSource
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
@@ -23,7 +24,7 @@ from vlmdsl.runtime.data.report import allow_folders
 from vlmdsl.runtime.data.shapes import CLASSES, ShapesSource
 from vlmdsl.runtime.data.shards import TarSource
 from vlmdsl.runtime.data.source import JoinedSource, Source, remarks_of
-from vlmdsl.runtime.data.streams import TarStream
+from vlmdsl.runtime.data.streams import SampleStream, TarStream
 from vlmdsl.source import Span
 
 __all__ = ["SHAPES_OPTIONS", "held_out", "open_source", "open_stream"]
@@ -129,23 +130,35 @@ def open_source(
     return sources[0] if len(sources) == 1 else JoinedSource(sources)
 
 
-def open_stream(spec: str | Iterable[str], limits: Limits = DEFAULT_LIMITS) -> TarStream:
-    """The shards that one or several specifications name, as a stream; raises `DiagnosticError` (V0837 for other data)."""
+def open_stream(spec: str | Iterable[str], limits: Limits = DEFAULT_LIMITS) -> SampleStream:
+    """The tar shards, or the Parquet and Arrow files, that one or several specifications name, as a stream; raises
+    `DiagnosticError` (V0837 for other data)."""
     specs = [spec] if isinstance(spec, str) else list(spec)
     shards: list[Path] = []
     for one in specs:
         if one == "shapes" or one.startswith("shapes:"):
             raise _not_shards(one)
         for path in _existing(one, limits):
-            own = files_in(path, ".tar", limits)[0] if path.is_dir() else [path] if path.suffix.lower() == ".tar" else None
-            if not own:
-                raise _not_shards(path)
-            shards += own
-    return TarStream(shards, ", ".join(specs), limits)
+            shards += _files_of_stream(path, limits)
+    columnar = [path.suffix.lower() in COLUMNAR for path in shards]
+    if any(columnar) and not all(columnar):
+        raise _not_shards(", ".join(specs), "has tar shards and other files, which one stream cannot have both")
+    stream = ColumnarStream if any(columnar) else TarStream
+    return stream(shards, ", ".join(specs), limits)
 
 
-def _not_shards(path: object) -> DiagnosticError:
-    reason = f"`{path}` is not a tar shard, or a folder of them"
+def _files_of_stream(path: Path, limits: Limits) -> list[Path]:
+    """The file, or those of a folder, if they can be read as a stream."""
+    for suffix in (".tar", *COLUMNAR):
+        if path.is_dir() and (own := files_in(path, suffix, limits)[0]):
+            return own
+        if not path.is_dir() and path.suffix.lower() == suffix:
+            return [path]
+    raise _not_shards(path)
+
+
+def _not_shards(path: object, problem: str = "is not a tar shard or a Parquet file, or a folder of them") -> DiagnosticError:
+    reason = f"`{path}` {problem}"
     return DiagnosticError((StreamUnusable.at(_PLACE, reason=reason, help=("leave out `data.stream=true`",)),))
 
 

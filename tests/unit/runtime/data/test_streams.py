@@ -16,6 +16,7 @@ from batches import streams_in_forms
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Graph, Stream
 from vlmdsl.runtime.data import BatchLoader, Requirement, map_fields, open_source, open_stream
+from vlmdsl.runtime.data.formats import columnar_stream
 from vlmdsl.runtime.data.lanes import Lane
 from vlmdsl.runtime.data.streams import TarStream
 from vlmdsl.runtime.tokenizer import train_tokenizer
@@ -197,3 +198,27 @@ def test_members_with_links_and_repeated_keys_in_a_stream(shard: Callable[..., P
     stream = open_stream(str(path))
     samples = {stream.keys[place]: dict(stream[place]) for place in stream.places(0)}
     assert samples == {"r/a": {"txt": "1"}, "r/b": {}, "r/c": {"cls": 3, "txt": "4", "n": 5}}
+
+
+def test_parquet_files_are_a_stream(
+    tmp_path: Path, image: Callable[..., bytes], plain_streams: list[Stream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same batches after a resume, in worker processes, and split among processes; files are opened when reached."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet", reason="the extra `arrow`")
+    for number, size in enumerate(SIZES):
+        rows = {"image": [image(row) for row in range(size)], "text": [f"sample {row}" for row in range(size)]}
+        parquet.write_table(pyarrow.table(rows), tmp_path / f"p{number}.parquet", row_group_size=4)
+    stream = open_stream(str(tmp_path))
+    places = [place for shard in range(6) for place in stream.places(shard)]
+    assert [stream.keys[place] for place in places] == list(open_source(str(tmp_path)).keys)
+    whole = take(loader(tmp_path, plain_streams), 20)
+    monkeypatch.setattr(columnar_stream, "_OPENED", 2)  # files are closed, and opened again
+    resumed = loader(tmp_path, plain_streams)
+    resumed.go_to(13)
+    assert keys(take(resumed, 7)) == keys(whole)[13:]
+    shares = [take(loader(tmp_path, plain_streams, rank=rank, world=3, workers=2 * (rank == 0)), 20) for rank in range(3)]
+    for number, batch in enumerate(whole):
+        assert torch.equal(pixels(batch), torch.cat([pixels(share[number]) for share in shares]))
+    (tmp_path / "t.csv").write_text("image,text")
+    with pytest.raises(DiagnosticError, match="V0837"):
+        open_stream(str(tmp_path / "t.csv"))

@@ -25,6 +25,9 @@ _KEPT_BYTES = 256 * 2**20
 """Bytes of columns of row groups that a process keeps, as they were read last."""
 
 
+_FEWEST_KEPT = 4
+
+
 class ColumnarSource:
     """The rows of a file that stores them by column, in groups; subclasses read a column of a group.
 
@@ -35,14 +38,21 @@ class ColumnarSource:
     what = "Parquet files"
 
     def __init__(
-        self, path: Path, name: str = "", limits: Limits = DEFAULT_LIMITS, images: Path | None = None, *, prefix: str = ""
+        self,
+        path: Path,
+        name: str = "",
+        limits: Limits = DEFAULT_LIMITS,
+        images: Path | None = None,
+        *,
+        kept_bytes: int = _KEPT_BYTES,
     ) -> None:
         self._arrow = load_pyarrow(f"reading {self.what}")
         self.name = name or str(path)
         self.remarks: list[str] = []
         self._path, self._limits = path, limits
         self._folder = str(images or path.parent)
-        self._stem = prefix + well_formed(path.stem)
+        self._stem = well_formed(path.stem)
+        self._kept_bytes = kept_bytes
         self._opened: Any = None
         self._kept: OrderedDict[tuple[int, str], Any] = OrderedDict()
         try:
@@ -94,7 +104,8 @@ class ColumnarSource:
         if self._arrow is None:
             self._arrow = load_pyarrow(f"reading {self.what}")
         column = self._kept[place] = self._read(group, name)
-        while len(self._kept) > 1 and sum(self._weight(one) for one in self._kept.values()) > _KEPT_BYTES:
+        # What a window of a stream spans is kept however large it is: it would be read again for each of its samples.
+        while len(self._kept) > _FEWEST_KEPT and sum(self._weight(one) for one in self._kept.values()) > self._kept_bytes:
             self._kept.popitem(last=False)
         return column
 
