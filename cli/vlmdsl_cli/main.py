@@ -38,7 +38,7 @@ COMMANDS = {
     "diff": "Compare the meaning of two recipes.",
     "recipes": "List the bundled recipes.",
     "overfit": "Check that a recipe can learn a few samples, else say why not.",
-    "verify": "Check that a recipe is the same on several processes and in micro-batches.",
+    "verify": "Check that processes and micro-batches change nothing.",
     "new": "Begin a recipe: its file, a test and settings.",
     "doctor": "Show what this environment has, and what it lacks.",
 }

@@ -215,6 +215,16 @@ class TrainConfig(Section):
         True, description="whether to compile the objective with torch.compile (the first step then takes seconds)"
     )
     compile_encoders: bool = Field(False, description="whether to compile the encoders too (worth it on a GPU)")
+    parallel: Literal["replicated", "sharded"] = Field(
+        "replicated",
+        description="on several processes: `replicated`, each has all weights (DDP), or `sharded`, weights, gradients and "
+        "the optimiser's moments are spread over them (FSDP2); the numbers are the same",
+    )
+    recompute: bool = Field(
+        False,
+        description="whether transformer blocks compute their activations again in the backward pass instead of keeping "
+        "them (activation checkpointing): less memory, for a second forward pass of the blocks",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="device of the model; `auto` is a CUDA device if there is one"
     )
@@ -232,7 +242,7 @@ class TrainConfig(Section):
         ge=0,
         lt=2**53,
         description="steps between measurements of the gradient norm of each term, where there are several; each costs a "
-        "forward and a backward pass per term; 0: none",
+        "forward and a backward pass per term; 0: none. Not where weights are sharded",
     )
 
 

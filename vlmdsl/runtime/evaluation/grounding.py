@@ -83,7 +83,7 @@ def box_phrase_accuracy(
             of_regions = phrase_scores(model, grounding, phrases, batch)
             boxes = batch.values[grounding.boxes][0]
             assert boxes is not None
-            of_batch = of_regions.at(boxes) if grounding.at_points else of_regions.scores
+            of_batch = of_regions.scores_at(boxes) if grounding.at_points else of_regions.scores
             if precision_of_predicted is not None and of_regions.boxes is not None:
                 predicted += of_regions.detections()
                 annotated += _annotated(batch.index.tolist(), boxes, names, places)

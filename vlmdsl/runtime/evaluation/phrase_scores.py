@@ -62,7 +62,7 @@ class PhraseScores:
     confidence: Tensor | None = None
     matched: bool = False
 
-    def at(self, boxes: Tensor) -> Tensor:
+    def scores_at(self, boxes: Tensor) -> Tensor:
         """The scores of the point that stands for each of the boxes [b, R, 4]: [b, R, n].
 
         This is the central point or, of matched ones, the one whose predicted box overlaps it most.

@@ -82,7 +82,7 @@ def boxes_named(
     if grounding.at_points:
         left, top, right, bottom = form.shown(pixels.shape[1], pixels.shape[0])
         shares = (torch.tensor(boxes) - torch.tensor([left, top] * 2)) / torch.tensor([right - left, bottom - top] * 2)
-        of_boxes = scores.at(shares.clamp(0, 1)[None])
+        of_boxes = scores.scores_at(shares.clamp(0, 1)[None])
     best = of_boxes[0, : len(boxes)].max(dim=1)
     named = zip(boxes, best.indices.tolist(), best.values.tolist(), strict=True)
     return [GroundedBox(box, phrases[phrase], score) for box, phrase, score in named]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
@@ -46,6 +46,7 @@ from vlmdsl.runtime.data.loading import workers_for
 from vlmdsl.runtime.data.order import Part
 from vlmdsl.runtime.data.stand_ins import Call
 from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
+from vlmdsl.runtime.modules.recompute import recompute_activations
 from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.runtime.tokenizer import Tokenizers
 from vlmdsl.runtime.training.encoders import built_encoders
@@ -70,6 +71,9 @@ __all__ = [
     "training_batches",
     "weights_of",
 ]
+
+
+_Model = TypeVar("_Model", VisionLanguageModel, FlowModels)
 
 
 @dataclass(frozen=True)
@@ -264,10 +268,7 @@ def build_model(
     encoders = built_encoders([objective], config, tokenizers, facts or {}, separate_patches)
     _allocate(objective, encoders)
     lengths = _vector_lengths(objective, facts or {})
-    built = VisionLanguageModel(encoders, objective, steps=config.train.steps, lengths=lengths).to(world.device)
-    if config.train.compile_encoders:
-        built.compile_encoders()
-    return built
+    return _settled(VisionLanguageModel(encoders, objective, steps=config.train.steps, lengths=lengths), config, world)
 
 
 def build_flow_models(
@@ -286,10 +287,17 @@ def build_flow_models(
     built = FlowModels(encoders, objectives, steps=config.train.steps, lengths=lengths)
     for objective in objectives.values():
         _allocate(objective, encoders)
-    built = built.to(world.device)
+    return _settled(built, config, world)
+
+
+def _settled(model: _Model, config: RunConfig, world: World) -> _Model:
+    """The model on its device, with what settings say of how its modules run."""
+    model = model.to(world.device)
+    if config.train.recompute:
+        recompute_activations(model)
     if config.train.compile_encoders:
-        built.compile_encoders()
-    return built
+        model.compile_encoders()
+    return model
 
 
 def _allocate(objective: Objective, encoders: Mapping[str, Encoder]) -> None:

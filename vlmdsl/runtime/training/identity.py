@@ -20,6 +20,8 @@ FREE = (
     "train.device",
     "train.compile",
     "train.compile_encoders",
+    "train.parallel",
+    "train.recompute",
     "train.checkpoint_every",
     "train.keep",
     "train.log_every",

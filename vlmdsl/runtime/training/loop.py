@@ -107,12 +107,13 @@ def train_steps(
     counts these too, and so does the number that is returned. Where it stops early, the checkpoint of its last step is
     saved. `model(batch)` gives a `TrainOutput`; `model.after_step()` is called after every optimiser step, and then
     `model.after_epoch()` after every `per_epoch` of the stage (0: where a batch says that it ends an epoch). `batches`
-    yields this process's share of each step's batch, from step `start` on. Raises `DiagnosticError` (V0819) where the loss
-    or a gradient is not finite, before the optimiser uses it.
+    yields this process's share of each step's batch, from step `start` on. With `train.parallel=sharded` on several
+    processes `model` is that of `Sharded`. Raises `DiagnosticError` (V0819) where the loss or a gradient is not finite,
+    before the optimiser uses it.
     """
     callbacks, train = callbacks or Callbacks(), config.train
     parallel = _Stepper(model, train, world)
-    parameters, clock, watch = [weight for weight in model.parameters() if weight.requires_grad], _Clock(), IdleTerms()
+    clock, watch = _Clock(), IdleTerms()
     model.train()
     for own_step in range(start, train.steps):
         step = before + own_step
@@ -125,8 +126,7 @@ def train_steps(
         with clock.stopped():
             norms = parallel.term_norms(batch, step)
         output = parallel(batch, step)
-        parallel.backward(output.loss)
-        norm = clip_grad_norm_(parameters, train.clip_gradient_norm or float("inf"))
+        norm = parallel.backward(output.loss)
         if not bool(torch.isfinite(output.loss.detach() + norm)):
             facts = evidence(model, batch, output, norm, step=done, seed=train.seed)
             raise not_finite(output, done, callbacks.not_finite(facts))
@@ -185,7 +185,10 @@ class _Stepper:
         self._cached = (
             {} if train.micro is None else {name: CachedStep(own, train.micro) for name, own in self._flows.items()}
         )
-        self._model = model if self._cached else in_parallel(model, parts_of_it=isinstance(model, FlowModels))
+        self._sharded = train.parallel == "sharded" and world.size > 1
+        one_by_one = bool(self._cached) or self._sharded
+        self._model = model if one_by_one else in_parallel(model, parts_of_it=isinstance(model, FlowModels))
+        self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         self._backward: Callable[[Tensor], object] = Tensor.backward
 
     def __call__(self, batch: Batch, step: int) -> TrainOutput:
@@ -193,14 +196,17 @@ class _Stepper:
         self._backward = Tensor.backward if cached is None else cached.backward
         return self._forward(self._model if cached is None else cached, batch, step)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor) -> Tensor:
+        """Compute the gradients and clip them; returns their norm before."""
         self._backward(loss)
+        norm = clip_grad_norm_(self._weights, self._train.clip_gradient_norm or float("inf"))
+        return norm.full_tensor() if self._sharded else norm  # type: ignore[attr-defined,no-any-return]
 
     def term_norms(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The gradient norm of each term of a step that is still to be taken; only of every
-        `train.term_gradients_every`-th."""
+        `train.term_gradients_every`-th, and of weights that are whole."""
         every = self._train.term_gradients_every
-        if not every or (step + 1) % every:
+        if not every or self._sharded or (step + 1) % every:
             return {}
         model, cached = self._flows[batch.flow], self._cached.get(batch.flow)
         forward = partial(self._forward, model if cached is None else cached, batch, step)

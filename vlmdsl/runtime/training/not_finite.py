@@ -71,12 +71,13 @@ def evidence(model: nn.Module, batch: Batch, output: Any, gradient_norm: Tensor,
 
 
 def tensor_facts(tensor: Tensor) -> dict[str, Any]:
-    """Shape, type, and the range and mean of the finite numbers of a tensor.
+    """Shape, type, and the range and mean of the finite numbers of a tensor; all processes call it for one that is sharded.
 
     >>> tensor_facts(torch.tensor([1.0, float("nan"), 3.0]))
     {'shape': [3], 'dtype': 'float32', 'not_finite': 1, 'least': 1.0, 'largest': 3.0, 'mean': 2.0}
     """
-    numbers = tensor.detach()
+    gather = getattr(tensor, "full_tensor", None)  # a DTensor's, whose module other runs do not import
+    numbers = (tensor if gather is None else gather()).detach()
     finite = numbers[torch.isfinite(numbers)].double()
     facts: dict[str, Any] = {
         "shape": list(numbers.shape),

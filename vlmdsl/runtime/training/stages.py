@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.optim import AdamW
 
@@ -42,6 +43,9 @@ from vlmdsl.runtime.training.run_folder import RunFolder
 from vlmdsl.runtime.training.stopping import StopSignals, ended_by
 from vlmdsl.runtime.training.tracked import tracked_run
 from vlmdsl.source import SourceMap, Span
+
+if TYPE_CHECKING:
+    from vlmdsl.runtime.training.sharding import Sharded
 
 __all__ = ["BegunStage"]
 
@@ -82,6 +86,8 @@ class BegunStage:
     _reporter: Reporter | None = None
     """Where steps are logged, while there are any."""
     _trackers: Trackers | None = None
+    _sharded: Sharded | None = None
+    """What is trained in place of `model`, where its weights are spread over the processes."""
 
     def resume_from(self, checkpoint: Path) -> None:
         """Load a checkpoint; V0853 if another run wrote it."""
@@ -144,6 +150,7 @@ class BegunStage:
             return self._agreed(signals)
 
         def evaluate(step: int) -> None:
+            self._gather()
             signals.unless_asked(lambda: self.measure(step))
 
         callbacks = Callbacks(
@@ -155,6 +162,7 @@ class BegunStage:
             stop=stop,
             interrupted=lambda: bool(signals.received),
         )
+        model, optimizer = self._trained()
         signals.deferred = self.world.size > 1
         try:
             steps, more = self.course[-1].end, () if self._trackers is None else (self._trackers,)
@@ -162,8 +170,8 @@ class BegunStage:
                 self.batches.tell = self._reporter.note
                 batches = iter(self.batches)
                 train_steps(
-                    self.model,
-                    self.optimizer,
+                    model,
+                    optimizer,
                     batches,
                     self.stage.config,
                     self.world,
@@ -178,11 +186,26 @@ class BegunStage:
                 self._draw()
             raise
         finally:
-            signals.deferred, self._reporter = False, None
+            signals.deferred, self._reporter, self._sharded = False, None, None
         self._draw()
         if self._agreed(signals):
             wait_for_all()
             raise ended_by(signals.received)
+
+    def _trained(self) -> tuple[Model, AdamW]:
+        """The model that takes the steps, and its optimiser."""
+        if self.stage.config.train.parallel != "sharded" or self.world.size == 1:
+            return self.model, self.optimizer
+        assert isinstance(self.model, VisionLanguageModel), "V0857 refuses recipes with several flows"
+        sharding = import_module("vlmdsl.runtime.training.sharding")  # FSDP is imported by runs that use it
+        sharded: Sharded = sharding.Sharded(self.model, self.optimizer, self.stage.config.optimizer, self.world)
+        self._sharded = sharded
+        return sharded.model, sharded.optimizer
+
+    def _gather(self) -> None:
+        """Put what was learned into `model`, where it is spread over the processes."""
+        if self._sharded is not None:
+            self._sharded.gather()
 
     def _agreed(self, signals: StopSignals) -> bool:
         """Whether any process was asked to stop; then all stop."""
@@ -225,6 +248,7 @@ class BegunStage:
 
     def save(self, step: int) -> None:
         """Write a checkpoint: `step` steps are done."""
+        self._gather()
         if self.world.first:
             place = self.batches.state_dict()
             position = Position(step, **place, seed=self.stage.config.train.seed, stage=self.stage.name)

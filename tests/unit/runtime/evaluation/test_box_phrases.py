@@ -26,14 +26,14 @@ def test_mean_average_precision_is_that_of_each_class_that_occurs() -> None:
 def test_a_box_of_a_grid_of_points_is_the_point_at_its_centre() -> None:
     scores = PhraseScores(torch.arange(16.0).view(1, 16, 1))
     boxes = torch.tensor([[[0.0, 0.0, 0.5, 0.5], [0.5, 0.0, 1.0, 0.5], [0.9, 0.9, 1.0, 1.0]]])
-    assert scores.at(boxes).flatten().tolist() == [5.0, 7.0, 15.0]
+    assert scores.scores_at(boxes).flatten().tolist() == [5.0, 7.0, 15.0]
 
 
 def test_a_box_of_points_matched_with_boxes_is_the_point_that_predicts_it_best() -> None:
     predicted = torch.tensor([[[0.5, 0.0, 1.0, 0.5], [0.0, 0.0, 0.4, 0.5], [0.0, 0.0, 1.0, 1.0], [0.9, 0.9, 1.0, 1.0]]])
     scores = PhraseScores(torch.arange(4.0).view(1, 4, 1), predicted, matched=True)
     boxes = torch.tensor([[[0.0, 0.0, 0.5, 0.5], [0.5, 0.0, 1.0, 0.5]]])
-    assert scores.at(boxes).flatten().tolist() == [1.0, 0.0]
+    assert scores.scores_at(boxes).flatten().tolist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 __all__ = ["Attention", "Block", "FeedForward", "Transformer", "initialise", "keep_tokens"]
 
@@ -68,6 +69,8 @@ class Block(nn.Module):
         self.cross_gate = nn.Parameter(torch.zeros(1)) if context_width and gated else None
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width)
+        self.recompute = False
+        """Whether activations are computed again in the backward pass instead of being kept."""
 
     def forward(
         self,
@@ -76,6 +79,15 @@ class Block(nn.Module):
         causal: bool = False,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
+    ) -> Tensor:
+        arguments = x, mask, causal, context, context_mask
+        if self.recompute and torch.is_grad_enabled():
+            output: Tensor = checkpoint(self._added, *arguments, use_reentrant=False)
+            return output
+        return self._added(*arguments)
+
+    def _added(
+        self, x: Tensor, mask: Tensor | None, causal: bool, context: Tensor | None, context_mask: Tensor | None
     ) -> Tensor:
         x = x + self.attention(self.attention_norm(x), mask=mask, causal=causal)
         if context is not None:
