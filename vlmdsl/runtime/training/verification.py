@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vlmdsl.runtime.data import Mixture
+from vlmdsl.runtime.tracking.metrics import SPEED
 from vlmdsl.runtime.training.course import DataFacts, Model, StageOfRun, open_course, tokenizers_of_course
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
 from vlmdsl.runtime.training.optimizer import build_optimizer
@@ -95,7 +96,7 @@ class _Losses:
 
     def add(self, record: dict[str, object]) -> None:
         for name, value in record.items():
-            if isinstance(value, int | float) and name not in ("step", "samples_per_second"):
+            if isinstance(value, int | float) and name not in ("step", *SPEED):
                 self.values.setdefault(name, []).append(torch.tensor(value, dtype=torch.float64))
 
 

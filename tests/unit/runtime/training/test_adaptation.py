@@ -74,6 +74,23 @@ def test_depths_count_blocks() -> None:
     assert (deep["class_token"], deep["transformer.blocks.1.attention.query.weight"], deepest) == (0, 2, 3)
 
 
+def of_transformers(folder: Path) -> str:
+    transformers = pytest.importorskip("transformers", reason="the extra `hf` is not installed")
+    half = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision, texts = {**half, "image_size": 32, "patch_size": 8}, {**half, "vocab_size": 50, "max_position_embeddings": 8}
+    transformers.CLIPModel(transformers.CLIPConfig(text_config=texts, vision_config=vision)).save_pretrained(folder)
+    return f"hf:{folder}"
+
+
+def test_a_half_of_a_pretrained_model_is_frozen_by_blocks(tmp_path: Path) -> None:
+    encoder = tower(of_transformers(tmp_path))
+    adapt({"vision": encoder}, ModelConfig(freeze={"vision": 1}))
+    remaining = {name.removeprefix("model.") for name in learned(encoder)}
+    assert not any("embedding" in name or "layers.0." in name for name in remaining)
+    assert any("layers.1." in name for name in remaining)
+    assert {"visual_projection.weight", "vision_model.post_layernorm.weight"} <= remaining
+
+
 def test_towers_of_settings_are_towers_of_the_recipe(tmp_path: Path) -> None:
     for name in ("model.freeze.visn", "model.lora.visn.rank"):
         with pytest.raises(DiagnosticError, match="V0832"):
@@ -101,6 +118,17 @@ class TestAdapters:
         merged(adapted)
         assert torch.allclose(adapted(inputs).pooled, before, atol=1e-5)
         assert plain.state_dict().keys() == adapted.state_dict().keys()
+
+    def test_a_pretrained_model_is_adapted(self, tmp_path: Path) -> None:
+        plain, adapted = (tower(of_transformers(tmp_path)).eval() for _ in range(2))
+        adapt({"vision": adapted}, ModelConfig(lora={"vision": LoraConfig(rank=2, targets=("*q_proj", "*v_proj"))}))
+        assert sum("lora_A" in name for name in learned(adapted)) == 4
+        assert all("lora_" in name for name in learned(adapted) if name.startswith("model."))
+        pixels = torch.randn(2, 3, 32, 32)
+        adapted.load_state_dict(
+            {name: weight for name, weight in plain.state_dict().items() if "projection" in name}, strict=False
+        )
+        assert torch.allclose(plain(pixels).pooled, adapted(pixels).pooled, atol=1e-6)
 
     def test_a_run_begins_with_another_trains_them_and_is_exported_without(self, tmp_path: Path) -> None:
         patches = {**SETTINGS, "model.image_encoder": "vit:tiny_patch4"}
