@@ -46,6 +46,7 @@ def test_the_scales_of_the_evidence_fit_their_recipes() -> None:
         fields = {need.field for built in flows for need in requirements(built.written)}
         assert scale.columns.keys() | scale.drawings.keys() <= fields, recipe
         assert scale.before is None or scale.before.recipe in evidence.SCALES, recipe
+        assert scale.measures_drawings in {"", *evidence.KINDS}, recipe
         assert scale.steps.keys() <= {"overfit", "learns", "openmoji"}, recipe
 
 
@@ -56,6 +57,7 @@ def test_an_entry_is_known_by_what_it_was_made_of() -> None:
     lit = evidence.identity("lit", steps)
     assert lit["steps"] == {"overfit": evidence.SCALES["lit"].steps["overfit"], "learns": 2, "openmoji": 3}
     assert evidence.identity("slip", steps)["records"] == evidence.SCALES["slip"].records > 1
+    assert evidence.identity("pali", steps)["before"]["recipe"] == "cappa"
     clippo = evidence.identity("clippo", steps)
     assert clippo["data"] == {"scenes": "shapes:objects=2", "columns": {"text": "caption"}}
 
