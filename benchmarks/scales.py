@@ -173,7 +173,7 @@ SCALES = {
         {"model.text_length": 48} | BOXES,
         scenes=OBJECTS,
         columns={"text": "caption"},
-        stages={"coarse": 200, "fine": 500},
+        stages={"coarse": 100, "fine": 500},
     ),
     "flip": Scale(overfits=(), aim=VIEWS),
     "detclip": Scale(
