@@ -115,6 +115,14 @@ class Step:
                 self.compute(step, environment)
         return dict(self._features(last, environment))
 
+    def outputs(self, environment: Environment) -> dict[str, Any]:
+        """The same with all that earlier functions take of modules, by name: what `Objective.value` computes a node from,
+        whichever function it belongs to."""
+        features = self.features(environment)
+        for step in self.schedule.computes:
+            features = dict(self._outputs(step, environment)) | features
+        return features
+
     def apply(self, step: Apply, environment: Environment) -> list[Any]:
         """The output of a module for each value of a call."""
         if step.use.module.family in PER_SAMPLE:

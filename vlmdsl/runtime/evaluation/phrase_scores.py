@@ -109,7 +109,7 @@ def _of_table(model: VisionLanguageModel, grounding: Grounding, phrases: Sequenc
     before = references.read()[table.name]
     try:
         references.fill({table.name: entries}, torch.arange(len(phrases)))
-        features = Step(model.objective, model).features(model.begin(batch.to(device)))
+        features = Step(model.objective, model).outputs(model.begin(batch.to(device)))
         return model.objective.value(grounding.logits, features).softmax(dim=2).cpu()
     finally:
         references.fill({table.name: before.values}, before.keys)
@@ -132,7 +132,7 @@ def _of_text(model: VisionLanguageModel, grounding: Grounding, phrases: Sequence
 
 def _of_batch(model: VisionLanguageModel, batch: Batch, grounding: Grounding, name: str) -> PhraseScores:
     """The scores of the phrases of the text that has this name in a batch."""
-    features = Step(model.objective, model).features(model.begin(batch))
+    features = Step(model.objective, model).outputs(model.begin(batch))
     logits = model.objective.value(grounding.logits, features)
     words = batch.values[port(name, "word_map")][0]
     assert words is not None
