@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
 import sys
 import tomllib
 import warnings
 from collections.abc import Mapping
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
@@ -92,7 +94,13 @@ def test_mlflow_has_one_run_with_every_number(run: TrackedRun, monkeypatch: pyte
 def test_trackio_has_one_run_with_every_number(run: TrackedRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     assert tracked("trackio", run) == []
-    assert list((tmp_path / "trackio").rglob("*"))
+    (database,) = (tmp_path / "trackio").rglob("*.db")
+    with closing(sqlite3.connect(database)) as connection:
+        rows = connection.execute("select run_name, step, metrics from metrics order by id").fetchall()
+    assert {name for name, _, _ in rows} == {"clip-1-0123456789abcdef"}
+    logged = [(step, json.loads(numbers)) for _, step, numbers in rows]
+    assert [(step, numbers["loss"]) for step, numbers in logged if "loss" in numbers] == [(3, 0.5), (4, 0.375)]
+    assert {step for step, numbers in logged if "evaluation/retrieval.image_to_text.R@1" in numbers} == {3, 4}
 
 
 class Failing:
