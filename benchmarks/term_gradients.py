@@ -29,7 +29,7 @@ EVERY, WARM_UP = 3, 6
 """Steps between measurements, and those at the beginning that are not counted: they compile."""
 
 
-def measured(recipe: str, steps: int, batch: int) -> dict[str, Any]:
+def measured(recipe: str, steps: int, batch: int, compiled: bool) -> dict[str, Any]:
     """The median CPU seconds of a step and of a measurement."""
     norms, spent = loop.term_gradient_norms, list[tuple[float, int]]()
     ends: list[tuple[float, bool]] = []
@@ -49,7 +49,8 @@ def measured(recipe: str, steps: int, batch: int) -> dict[str, Any]:
         ends.append((time.process_time(), True))
 
     loop.term_gradient_norms, loop._update = timed, noted
-    settings = {"train.batch": batch, "train.term_gradients_every": EVERY, "evaluation.limit": 2, "tracking.report": False}
+    settings = {"train.batch": batch, "train.term_gradients_every": EVERY, "train.compile": compiled}
+    settings |= {"evaluation.limit": 2, "tracking.report": False}
     try:
         with tempfile.TemporaryDirectory() as folder:
             vlmdsl.train(recipe, data=["shapes:samples=500"], steps=steps, settings=settings, out=Path(folder) / "run")
@@ -74,10 +75,14 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--compile", action="store_true", help="compile the objective")
     arguments = parser.parse_args()
-    results = {recipe: measured(recipe, arguments.steps, arguments.batch) for recipe in arguments.recipes}
+    results = {recipe: measured(recipe, arguments.steps, arguments.batch, arguments.compile) for recipe in arguments.recipes}
     every = RunConfig().train.term_gradients_every
-    RESULT.write_text(json.dumps({"batch": arguments.batch, "every": every, "recipes": results}, indent=2) + "\n")
+    RESULT.write_text(
+        json.dumps({"batch": arguments.batch, "compiled": arguments.compile, "every": every, "recipes": results}, indent=2)
+        + "\n"
+    )
     for recipe, row in results.items():
         print(f"{recipe:10} {row['terms']} terms  {row['measurement_in_steps']} steps  {100 * row['share_of_a_run']:.1f} %")
 
