@@ -6,7 +6,7 @@ A shard of JPEG images with captions is written: photographs are noise at low fr
 pixels, as those of COCO. `bare` reads the shard with `tarfile`, decodes each image with Pillow, cuts out the middle,
 resizes it to the side of the tower, and stacks them as levels; it reads no text, checks nothing and shuffles nothing. `ours`
 is the loader of a run of CLIP, in random order from the index: limits, draws, captions as tokens, levels standardised in
-float32; without a cache of decoded images. Both are measured in turn, on one core each, three times; the best of each
+float32; without a cache of decoded images. Both are measured in turn, on one core each, nine times; the best of each
 counts, and `share` is ours over the bare loop. `waiting_share_with_workers` is of the wall time of a consumer that computes
 a little longer than a batch takes to load: how much of it it waits, with the loader in its own process and in another one.
 The last depends on a second core that nothing else uses.
@@ -117,11 +117,11 @@ def waiting_share(loader: BatchLoader, count: int, busy: Callable[[], float]) ->
 
 
 def computing(seconds: float) -> Callable[[], float]:
-    """Work of so long, on one core."""
+    """Work of so many seconds of CPU time."""
 
     def busy() -> float:
-        start, total = time.perf_counter(), 0.0
-        while time.perf_counter() - start < seconds:
+        start, total = time.process_time(), 0.0
+        while time.process_time() - start < seconds:
             total += float(np.dot(np.ones(1000), np.ones(1000)))
         return total
 
@@ -142,7 +142,7 @@ def main() -> int:
         write_shard(path, options.samples)
         size = path.stat().st_size / options.samples
         times: dict[str, list[float]] = {"bare": [], "ours": []}
-        for _ in range(3):
+        for _ in range(9):
             times["bare"].append(cpu_seconds(bare(path, options.side, options.batches), options.batches))
             times["ours"].append(cpu_seconds(iter(ours(path, options.side, 0)), options.batches))
         best = {name: min(own) for name, own in times.items()}
