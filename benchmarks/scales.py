@@ -99,7 +99,26 @@ CAPTIONS: dict[str, Any] = {
 """Short captions of plain words, in which objects can be counted."""
 SMALL_DECODER = {"depth": 2, "width": 64}
 SHORT_TEXTS: dict[str, Any] = {"scenes": "shapes:objects=2", "columns": {"text": "caption"}}
+ALBEF = {"depth": 2, "out": 64, "size": 512, "momentum": 0.99, "pipeline": "flava", "temperature": 0.1, "lowest": 0.1}
 SCALES = {
+    "albef": Scale(
+        ALBEF,
+        f"a small fusion module; {TURNS_OVER}; two objects, since equal captions would be mined, which are not negatives; "
+        "crops of nine tenths, since smaller ones leave out objects that the caption names; a temperature of at least 0.1, "
+        "since matching learns nothing at first of negatives that the contrast cannot tell apart either",
+        (),
+        "negatives are drawn again in each step, and momentum and queues are for long runs",
+        {
+            "optimizer.learning_rate": 3e-3,
+            "model.text_length": 16,
+            "data.val": ("shapes:samples=300,objects=2,fewest=2,distinct=true",),
+            "evaluation.batch": PAIRS,
+        },
+        scenes="shapes:samples=3000,objects=2,fewest=2,distinct=true",
+        columns={"text": "caption"},
+        steps={"overfit": 50, "learns": 1000},
+        tried=3,
+    ),
     "alip": Scale(overfits=("raw",), aim="short synthetic captions are alike for different scenes"),
     "altclip": Scale(
         because="the teacher and the locked image tower are as drawn, not pretrained",
