@@ -176,6 +176,11 @@ def write_comparison_report(comparison: Comparison) -> ReportResult:
 
 
 def _formula(built: Built) -> tuple[str, str]:
-    """The formula of an objective as SVG, empty where it is too long, and in words."""
+    """The formula of an objective as SVG, empty where it cannot be laid out, and in words."""
     lines, words = formula_lines(built.written), formula_text(built.written)
-    return ("" if sum(map(len, lines)) > _LONGEST_FORMULA else formula_svg(lines)), words
+    if sum(map(len, lines)) > _LONGEST_FORMULA:
+        return "", words
+    try:
+        return formula_svg(lines), words
+    except (ValueError, RecursionError):  # a symbol that mathtext lacks, or brackets in brackets without end
+        return "", words

@@ -81,7 +81,7 @@ def _outlined(line: str, size: float) -> _Outlined:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextToPath
 
-    fonts, font, text = TextToPath(), FontProperties(size=size, math_fontfamily="cm"), f"${line}$"
+    fonts, font, text = TextToPath(), FontProperties(size=size, math_fontfamily="cm"), f"${_known_symbols(line)}$"
     width, height, depth = fonts.mathtext_parser.parse(text, _POINTS, font)[:3]
     # matplotlib lays a formula out in a size of its own, FONT_SCALE.
     scale = size / fonts.FONT_SCALE
@@ -89,6 +89,11 @@ def _outlined(line: str, size: float) -> _Outlined:
     paths = {letter: _path(*outline) for letter, outline in outlines.items()}
     letters = tuple((paths[letter], x * scale, y * scale, own * scale) for letter, x, y, own in placed)
     return _Outlined(letters, "".join(_path(*rule, scale) for rule in rules), width, height - depth, depth)
+
+
+def _known_symbols(line: str) -> str:
+    """A line with the symbols that mathtext has: the bars of a norm have no sides there."""
+    return line.replace(r"\lVert", r"\Vert").replace(r"\rVert", r"\Vert")
 
 
 _COMMANDS = {1: ("M", 1), 2: ("L", 1), 3: ("Q", 2), 4: ("C", 3), 79: ("Z", 1)}

@@ -161,3 +161,7 @@ def test_a_formula_is_outlines_alone() -> None:
     assert Seen(text).elements == {"svg", "defs", "path", "g", "use"}
     assert set(re.findall(r"[A-Za-z]", "".join(re.findall(r' d="([^"]*)"', text)))) <= set("MLQCZ")
     assert text == formula_svg([r"\mathcal{L} = \frac{1}{B} \sum_{i=1}^{B} x_i", "y"])
+
+
+def test_the_bars_of_a_norm_are_drawn() -> None:
+    assert "<use" in formula_svg([r"\lVert x \rVert^{2}"])
