@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections import Counter
@@ -52,7 +53,10 @@ class Tally:
 
 def workers_for(setting: int | None, batches: int, loaders: int = 1) -> int:
     """How many processes load: as many as `data.workers` says; else one for each core of this process but one, shared by
-    the `loaders` that load at the same time, and none for few batches or where there is little shared memory."""
+    the `loaders` that load at the same time, and none for few batches or where there is little shared memory. A daemonic
+    process (one of a pool, say) may start no others, so it loads by itself: batches are the same."""
+    if multiprocessing.current_process().daemon:
+        return 0
     if setting is not None:
         return setting
     if batches < _FEWEST_BATCHES or _shared_memory() < _SHARED_BYTES:

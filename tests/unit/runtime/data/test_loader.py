@@ -364,6 +364,8 @@ def test_how_many_processes_load(monkeypatch: pytest.MonkeyPatch) -> None:
     assert workers_for(None, 1000) == 1
     monkeypatch.setattr(loading, "_shared_memory", lambda: 64 * 2**20)
     assert workers_for(None, 1000) == 0
+    monkeypatch.setitem(vars(multiprocessing.current_process())["_config"], "daemon", True)
+    assert workers_for(3, 1000) == 0, "a daemonic process may not start others"
 
 
 def test_workers_outlive_the_signals_that_end_a_run(plain_streams: list[Stream]) -> None:

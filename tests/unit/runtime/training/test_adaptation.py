@@ -120,7 +120,8 @@ class TestAdapters:
         assert plain.state_dict().keys() == adapted.state_dict().keys()
 
     def test_a_pretrained_model_is_adapted(self, tmp_path: Path) -> None:
-        plain, adapted = (tower(of_transformers(tmp_path)).eval() for _ in range(2))
+        name = of_transformers(tmp_path)
+        plain, adapted = (tower(name).eval() for _ in range(2))
         adapt({"vision": adapted}, ModelConfig(lora={"vision": LoraConfig(rank=2, targets=("*q_proj", "*v_proj"))}))
         assert sum("lora_A" in name for name in learned(adapted)) == 4
         assert all("lora_" in name for name in learned(adapted) if name.startswith("model."))
