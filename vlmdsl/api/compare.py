@@ -18,7 +18,7 @@ from vlmdsl._resources import installed_version
 from vlmdsl.api.comparison import COMPARISON, FINISHED, Comparison, Contender, Run, remark_on_steps
 from vlmdsl.api.compile import compile_built
 from vlmdsl.api.driver import Built, build_flows
-from vlmdsl.api.runs import load_settings, parts_of, recipe_record
+from vlmdsl.api.runs import load_settings, parts_of, recipe_record, settings_of_call
 from vlmdsl.api.train import Trainer
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.comparison import OneProcessOnly
@@ -75,9 +75,7 @@ def compare(
     _check_alone()
     if seeds < 1 or not recipes:
         raise ValueError("a comparison needs a recipe and a seed")
-    named = {"data.train": tuple(data), "data.val": tuple(val), "data.map": dict(map or {})}
-    flags = dict(settings or {}) | {name: value for name, value in named.items() if value}
-    flags |= {name: value for name, value in (("train.steps", steps), ("train.device", device)) if value is not None}
+    flags = settings_of_call(data, val, map, settings, steps, device)
     sides, resolved = _checked(recipes, lambda parts: load_settings(config, overrides, flags, parts))
     names = tuple(side.name for side in sides)
     folder = Path(resolved.out or f"runs/compare-{'-'.join(names)}") if out is None else Path(out)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmdsl.api.driver import build_flows
-from vlmdsl.api.runs import course, load_settings, parts_of
+from vlmdsl.api.runs import course, load_settings, parts_of, settings_of_call
 from vlmdsl.api.tables import table_text
 from vlmdsl.diagnostics.cells import plain
 from vlmdsl.schema import RunConfig
@@ -104,9 +104,7 @@ def overfit(
     if samples < 2:
         raise ValueError("a batch has at least 2 samples")
     built = build_flows(recipe, expression=expression, knobs=knobs)
-    flags: dict[str, object] = {"data.train": tuple(data), "data.val": tuple(val), "data.map": dict(map or {})}
-    flags = {name: value for name, value in flags.items() if value} | dict(settings or {})
-    flags |= {name: value for name, value in (("train.steps", steps), ("train.device", device)) if value is not None}
+    flags = settings_of_call(data, val, map, settings, steps, device)
     resolved = load_settings(config, overrides, flags, parts_of(built))
     if "steps" not in resolved.train.model_fields_set:
         resolved = resolved.model_copy(update={"train": resolved.train.model_copy(update={"steps": _STEPS})})

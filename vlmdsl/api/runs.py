@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from vlmdsl.runtime.training.starting import RecipeFiles
 
 __all__ = [
-    "among_several", "check_resumable", "course", "first_process", "load_settings", "parts_of", "recipe_files",
-    "recipe_record",
+    "among_several", "check_resumable", "course", "first_process", "settings_of_call", "load_settings", "parts_of",
+    "recipe_files", "recipe_record",
 ]  # fmt: skip
 
 _MAIN = "recipe.vlo"
@@ -55,6 +55,21 @@ def load_settings(
     if config is None:
         raise _error(diagnostics)
     return config
+
+
+def settings_of_call(
+    data: Sequence[str],
+    val: Sequence[str],
+    map: Mapping[str, str] | None,
+    settings: Mapping[str, object] | None,
+    steps: int | None = None,
+    device: str | None = None,
+) -> dict[str, object]:
+    """The settings that a call passes, by dotted name; arguments of their own come after `settings`."""
+    named: dict[str, object] = {"data.train": tuple(data), "data.val": tuple(val), "data.map": dict(map or {})}
+    chosen = {"train.steps": steps, "train.device": device}
+    present = {name: value for name, value in named.items() if value}
+    return dict(settings or {}) | present | {name: value for name, value in chosen.items() if value is not None}
 
 
 def course(built: Sequence[Built], config: RunConfig, *, compiled: bool | None = None) -> tuple[StageOfRun, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmdsl.api.driver import build_flows
-from vlmdsl.api.runs import course, load_settings, parts_of
+from vlmdsl.api.runs import course, load_settings, parts_of, settings_of_call
 from vlmdsl.api.tables import table_text
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.cells import displayed
@@ -27,6 +27,7 @@ TOLERANCE = 1e-7
 """The largest relative difference that the order of sums in float64 explains."""
 _BATCH = 16
 _TERM = "terms/"
+_FIXED = {"train.device": "cpu", "train.precision": "float32", "train.micro": None}
 _PATIENCE = 1800.0
 """Seconds after which processes that have not finished are ended."""
 
@@ -146,9 +147,7 @@ def verify(
         raise ValueError("`world` and `micro` are at least 1")
     built = build_flows(recipe, expression=expression, knobs=knobs)
     unit = world * micro
-    flags: dict[str, object] = {"data.train": tuple(data), "data.val": tuple(val), "data.map": dict(map or {})}
-    flags = {name: value for name, value in flags.items() if value} | dict(settings or {})
-    flags |= {"train.device": "cpu", "train.precision": "float32", "train.micro": None}
+    flags = settings_of_call(data, val, map, settings) | _FIXED
     resolved = load_settings(config, overrides, flags, parts_of(built))
     if "batch" not in resolved.train.model_fields_set:
         resolved = _with_train(resolved, batch=unit * -(-_BATCH // unit))
