@@ -35,7 +35,8 @@ from typing import Any
 
 from bounds import KINDS, aimed, shown
 from columns import OPENMOJI_COLUMNS, OPENMOJI_SCENES_COLUMNS, SHAPES_COLUMNS
-from scales import PAIRS, SCALES, Before, Scale
+from scale import PAIRS, Before, Scale
+from scales import SCALES
 
 import vlmdsl
 from vlmdsl.api.comparison import measures_of

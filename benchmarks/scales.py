@@ -2,55 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-PAIRS = 64
-"""The fixed pairs that a recipe must come to tell apart, and the batch."""
-
-
-@dataclass(frozen=True)
-class Before:
-    """So many steps of a bundled recipe at its own scale."""
-
-    recipe: str
-    steps: int
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What a recipe needs at this scale, and `because` of what.
-
-    `overfits` are the terms whose in-batch top-1 must reach 99 %: None for all of them, empty where telling pairs apart is
-    not the recipe's aim; `aim` then says what is. `settings` are of the run, `pairs` are the 64 pairs, `scenes` are what it
-    learns from and, held out, is measured on, and `columns` feed its fields there; `steps` are the lengths of runs for which
-    the usual one does not do, `stages` those of the stages of the run that shows what it learns. On OpenMoji `drawings` feed
-    fields from other columns than the usual ones, and `measures_drawings` is the kind of measure of held-out drawings that
-    must be above its baselines.
-    In-batch top-1 is the mean over the last `records` of the metrics: over several where each step draws other views, since
-    one batch of 64 pairs knows it to a point and a half only. `before` is a run whose weights the run that shows what it
-    learns begins with (`model.init`), where the authors begin with a pretrained tower. `tried` is how many settings were
-    measured on the scenes for choosing (`evidence.py --choose`) before the result, which is of other scenes; 0 where
-    nothing was to be chosen, or was chosen before there were two sets of scenes, which `because` then says.
-    """
-
-    knobs: Mapping[str, object] = field(default_factory=dict)
-    because: str = ""
-    overfits: tuple[str, ...] | None = None
-    aim: str = ""
-    settings: Mapping[str, object] = field(default_factory=dict)
-    pairs: str = f"shapes:samples={PAIRS}"
-    scenes: str = "shapes"
-    columns: Mapping[str, str] = field(default_factory=dict)
-    steps: Mapping[str, int] = field(default_factory=dict)
-    stages: Mapping[str, int] = field(default_factory=dict)
-    drawings: Mapping[str, str] = field(default_factory=dict)
-    measures_drawings: str = ""
-    records: int = 1
-    before: Before | None = None
-    tried: int = 0
-
+from scale import PAIRS, Before, Scale
 
 SMALL_HEADS = "heads made for ResNet-50 are too wide for a tower of 64 features"
 TURNS_OVER = "queue and teacher turn over within 300 steps"
@@ -134,6 +88,16 @@ SCALES = {
         steps={"learns": 600},
         tried=1,
     ),
+    "blip": Scale(
+        {"depth": 2, "heads": 4, "out": 64, "size": 512, "momentum": 0.99, "pipeline": "flava"},
+        f"small fusion and decoder with heads of 16 features; {TURNS_OVER}; crops of nine tenths, since smaller ones leave "
+        "out objects that the caption names",
+        (),
+        "negatives are drawn again in each step, and momentum and queues are for long runs",
+        {"optimizer.learning_rate": 3e-3, "model.text_length": 20, "evaluation.batch": PAIRS},
+        columns={"text": "caption"},
+        steps={"overfit": 50, "learns": 800},
+    ),
     "byol": Scale(
         {"hidden": 256, "out": 64, "momentum": 0.97, "pipeline": "moco_v2"},
         f"{SMALL_HEADS}; a short run; {WEAKER}; {CHOSEN}",
@@ -146,15 +110,16 @@ SCALES = {
     "coca": Scale(
         {"depth": 1, "width": 64, "heads": 4, "queries": 16},
         "a small decoder of two blocks with heads of 16 features, and as many queries as patches; with patches of 4 pixels "
-        "1,000 steps, which take as long as 1,600 of the tower with a convolutional stem, reached 82 % of next tokens",
+        "1,000 steps, which take as long as 1,600 of the tower with a convolutional stem, reached 82 % of next tokens; "
+        "two of the settings were measured on the scenes of the result before this one",
         **{
             **CAPTIONS,
             "aim": "short captions are alike for different scenes",
             "settings": {**CAPTIONS["settings"], "model.image_encoder": "vit:tiny"},
-            "steps": {"overfit": 40, "learns": 1500, "openmoji": 100},
+            "steps": {"overfit": 40, "learns": 2300, "openmoji": 100},
         },
         measures_drawings="captions",
-        tried=12,
+        tried=13,
     ),
     "clippo": Scale({"row_height": 12}, LETTERS, settings={"model.image_size": 48}, **SHORT_TEXTS),
     "clippo_c4": Scale(
@@ -316,8 +281,8 @@ SCALES = {
             "steps": {"overfit": 40, "learns": 300},
         },
         stages={"language": 600, "all": 300},
-        before=Before("cappa", 400),
-        tried=3,
+        before=Before("cappa", 700),
+        tried=4,
     ),
     "pyramidclip": Scale(
         because=DRAWN, overfits=("local_text",), aim="only whole captions tell all scenes apart", steps={"overfit": 300}
@@ -368,10 +333,11 @@ SCALES = {
         **{
             **CAPTIONS,
             "columns": {"text": "caption", "document": "clean_text"},
-            "steps": {"overfit": 60, "learns": 1400, "openmoji": 100},
+            "settings": {**CAPTIONS["settings"], "model.image_encoder": "vit:tiny"},
+            "steps": {"overfit": 60, "learns": 1800, "openmoji": 100},
         },
         measures_drawings="captions",
-        tried=3,
+        tried=4,
     ),
     "simsiam": Scale(
         {"hidden": 256, "out": 256, "bottleneck": 64},

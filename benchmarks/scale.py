@@ -1,0 +1,53 @@
+"""What the small runs of `evidence.py` may need for a recipe, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["PAIRS", "Before", "Scale"]
+
+PAIRS = 64
+"""The fixed pairs that a recipe must come to tell apart, and the batch."""
+
+
+@dataclass(frozen=True)
+class Before:
+    """So many steps of a bundled recipe at its own scale."""
+
+    recipe: str
+    steps: int
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a recipe needs at this scale, and `because` of what.
+
+    `overfits` are the terms whose in-batch top-1 must reach 99 %: None for all of them, empty where telling pairs apart is
+    not the recipe's aim; `aim` then says what is. `settings` are of the run, `pairs` are the 64 pairs, `scenes` are what it
+    learns from and, held out, is measured on, and `columns` feed its fields there; `steps` are the lengths of runs for which
+    the usual one does not do, `stages` those of the stages of the run that shows what it learns. On OpenMoji `drawings` feed
+    fields from other columns than the usual ones, and `measures_drawings` is the kind of measure of held-out drawings that
+    must be above its baselines.
+    In-batch top-1 is the mean over the last `records` of the metrics: over several where each step draws other views, since
+    one batch of 64 pairs knows it to a point and a half only. `before` is a run whose weights the run that shows what it
+    learns begins with (`model.init`), where the authors begin with a pretrained tower. `tried` is how many settings were
+    measured on the scenes for choosing (`evidence.py --choose`) before the result, which is of other scenes; 0 where
+    nothing was to be chosen, or was chosen before there were two sets of scenes, which `because` then says.
+    """
+
+    knobs: Mapping[str, object] = field(default_factory=dict)
+    because: str = ""
+    overfits: tuple[str, ...] | None = None
+    aim: str = ""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    pairs: str = f"shapes:samples={PAIRS}"
+    scenes: str = "shapes"
+    columns: Mapping[str, str] = field(default_factory=dict)
+    steps: Mapping[str, int] = field(default_factory=dict)
+    stages: Mapping[str, int] = field(default_factory=dict)
+    drawings: Mapping[str, str] = field(default_factory=dict)
+    measures_drawings: str = ""
+    records: int = 1
+    before: Before | None = None
+    tried: int = 0
