@@ -27,7 +27,7 @@ from vlmdsl.schema import RunConfig
 __all__ = ["Attempt", "Progress", "attempts"]
 
 LEARNED = 0.9
-"""The share of samples whose partner must be told apart from all others."""
+"""The in-batch top-1 accuracy that a contrastive term must exceed."""
 _SPREAD = 1e-3
 """Below this share of their length features do not depend on the sample."""
 _LAST = 5
@@ -44,7 +44,7 @@ class Progress:
 
     @property
     def learned(self) -> bool:
-        """Whether the samples are told apart; of other terms, whether the loss fell."""
+        """Whether the accuracy is high enough; of terms without one, whether the loss fell."""
         return self.last < self.first if self.accuracy is None else self.accuracy > LEARNED
 
 
