@@ -1,7 +1,7 @@
 """Settings of the modules on top of towers: fusion, decoders, poolers, linear heads and codebooks.
 
 A settings value holds what a recipe states; the width of the inputs and the size of the vocabulary are passed when the
-module is built. A `width` of 0 is that of the inputs, `heads` of 0 are one per 64 features.
+module is built. A `width` of 0 is that of the inputs, `heads` of 0 are one per 64 features, at least four of 16.
 """
 
 from __future__ import annotations

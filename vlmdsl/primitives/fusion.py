@@ -25,7 +25,12 @@ class FuseParameters(Parameters):
 
     depth: int = Field(default=6, ge=1, le=MAXIMUM_LAYERS, description="number of blocks")
     width: int = Field(default=0, ge=0, le=MAXIMUM_WIDTH, description="width of the module; 0: that of the text states")
-    heads: int = Field(default=0, ge=0, le=MAXIMUM_WIDTH, description="number of attention heads; 0: one per 64 features")
+    heads: int = Field(
+        default=0,
+        ge=0,
+        le=MAXIMUM_WIDTH,
+        description="number of attention heads; 0: one per 64 features, at least four of 16",
+    )
     attention: Literal["cross", "merged", "none"] = Field(
         default="cross",
         description=(

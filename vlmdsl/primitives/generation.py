@@ -23,7 +23,12 @@ class TextDecoderParameters(Parameters):
 
     depth: int = Field(default=6, ge=1, le=MAXIMUM_BLOCKS, description="number of blocks")
     width: int = Field(default=0, ge=0, le=MAXIMUM_WIDTH, description="width of the decoder; 0: that of its context")
-    heads: int = Field(default=0, ge=0, le=MAXIMUM_WIDTH, description="number of attention heads; 0: one per 64 features")
+    heads: int = Field(
+        default=0,
+        ge=0,
+        le=MAXIMUM_WIDTH,
+        description="number of attention heads; 0: one per 64 features, at least four of 16",
+    )
     cross_from: float = Field(
         default=0.0, ge=0.0, lt=1.0, description="the share of the blocks, the first ones, that do not see the context"
     )

@@ -25,7 +25,12 @@ class PoolParameters(Parameters):
         default=1, ge=1, le=MAXIMUM_QUERIES, description="number of learned vectors that attend to the image"
     )
     width: int = Field(default=0, ge=0, le=MAXIMUM_WIDTH, description="width of the queries; 0: that of what they attend to")
-    heads: int = Field(default=0, ge=0, le=MAXIMUM_WIDTH, description="number of attention heads; 0: one per 64 features")
+    heads: int = Field(
+        default=0,
+        ge=0,
+        le=MAXIMUM_WIDTH,
+        description="number of attention heads; 0: one per 64 features, at least four of 16",
+    )
     name: OptionalName = Field(
         default="", description="its name in checkpoints, by default `pooler_QUERIES`; poolers with one name share weights"
     )

@@ -26,6 +26,10 @@ __all__ = [
 
 STANDARD_DEVIATION = 0.02
 """Of the weights of BERT, and of the learned tokens of MAE, BEiT and FLAVA."""
+FEATURES_OF_A_HEAD = 64
+FEWEST_FEATURES = 16
+FEWEST_HEADS = 4
+"""The attention of a module whose settings do not say otherwise; the transformers of the survey have heads of 64."""
 
 
 class SequenceFeatures(NamedTuple):
@@ -107,8 +111,28 @@ def attention_rule(
 
 
 def usual_heads(heads: int, width: int) -> int:
-    """The attention heads of a module: those of its settings, or one for every 64 features."""
-    return heads or max(width // 64, 1)
+    """The attention heads of a module: those of its settings, or for 0 heads of 64 features, as those of the authors, but
+    four where these are fewer and none gets fewer than 16 features.
+
+    A single head attends to one place at a time: ALBEF's fusion of width 64 does not learn which colour goes with which
+    shape with one head of 64 features, and does with four of 16.
+
+    Parameters
+    ----------
+    heads
+        Number of attention heads, or 0.
+    width
+        Number of features of a token; a multiple of the number that is returned, unless `heads` says otherwise.
+
+    Examples
+    --------
+    >>> usual_heads(0, 768), usual_heads(0, 64), usual_heads(0, 32), usual_heads(0, 8), usual_heads(0, 1000)
+    (12, 4, 2, 1, 10)
+    """
+    if heads:
+        return heads
+    most = max(width // FEATURES_OF_A_HEAD, min(FEWEST_HEADS, width // FEWEST_FEATURES), 1)
+    return next(count for count in range(most, 0, -1) if width % count == 0)
 
 
 def learned_token(width: int) -> nn.Parameter:
