@@ -19,6 +19,7 @@ from vlmdsl.runtime.data.formats import FORMATS, format_of
 from vlmdsl.runtime.data.formats.columnar_stream import COLUMNAR, ColumnarStream
 from vlmdsl.runtime.data.formats.folder import files_in
 from vlmdsl.runtime.data.formats.hugging_face import NamedDataSource
+from vlmdsl.runtime.data.formats.rows import DataPath
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.report import allow_folders
 from vlmdsl.runtime.data.shapes import CLASSES, ShapesSource
@@ -240,7 +241,7 @@ def _in_format(path: Path, name: str, spec: str, limits: Limits, images: Path | 
     if chosen is not None:
         if images is not None and chosen.name == "folder":
             raise _unusable_option("images", spec, "the images of a folder are in it")
-        return chosen.open(path, str(path), limits, images)
+        return chosen.open(DataPath(path, limits, images))
     help = (
         "supported are `.tar` shards, `.csv`, `.tsv`, `.jsonl`, `.json`, `.parquet` and `.arrow` tables, captions of COCO "
         "and Flickr, folders of images or that `datasets` saved, and `hf:NAME`"

@@ -17,7 +17,7 @@ from vlmdsl.runtime.data.formats.flickr import is_flickr, open_flickr
 from vlmdsl.runtime.data.formats.folder import open_folder
 from vlmdsl.runtime.data.formats.hugging_face import is_saved, open_saved
 from vlmdsl.runtime.data.formats.json_objects import JsonSource
-from vlmdsl.runtime.data.limits import Limits
+from vlmdsl.runtime.data.formats.rows import DataPath
 from vlmdsl.runtime.data.source import Source
 
 __all__ = ["FORMATS", "Format", "format_of"]
@@ -26,15 +26,11 @@ __all__ = ["FORMATS", "Format", "format_of"]
 @dataclass(frozen=True)
 class Format:
     """A format of data: its `name`, by which a specification may choose it (`coco:PATH`), what recognises its paths, and
-    what opens one.
-
-    `open` takes the path, the name for messages, the limits, and the folder that paths of images start from (None: beside
-    the file).
-    """
+    what opens one."""
 
     name: str
     recognises: Callable[[Path], bool]
-    open: Callable[[Path, str, Limits, Path | None], Source]
+    open: Callable[[DataPath], Source]
 
 
 def _ending(*suffixes: str) -> Callable[[Path], bool]:

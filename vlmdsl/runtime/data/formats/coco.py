@@ -7,11 +7,11 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from vlmdsl.runtime.data.formats.captioned import CaptionedImages, folder_of_images
+from vlmdsl.runtime.data.formats.captioned import CaptionedImages, captioned_images
 from vlmdsl.runtime.data.formats.json_objects import MOST_VALUES
 from vlmdsl.runtime.data.formats.records import BYTE_ORDER, content_of, unreadable_table
+from vlmdsl.runtime.data.formats.rows import DataPath
 from vlmdsl.runtime.data.left_out import LeftOut
-from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.source.regular_files import BadFile, open_regular
 
 __all__ = ["is_coco", "open_coco"]
@@ -43,18 +43,19 @@ def _is_lines(beginning: bytes) -> bool:
     return isinstance(value, dict) and "annotations" not in value
 
 
-def open_coco(path: Path, name: str = "", limits: Limits = DEFAULT_LIMITS, images: Path | None = None) -> CaptionedImages:
+def open_coco(data: DataPath) -> CaptionedImages:
     """The images of a file such as `annotations/captions_val2017.json`, each with all of its captions.
 
     Their folder is that of the split beside the file's folder (`val2017`), or one of the usual ones. An image without a
     caption is left out, and so is a caption without an image, which `remarks` say. Raises `DiagnosticError` (V0824) for
     anything else in the file.
     """
-    data, _ = content_of(path, limits)
-    if sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:
+    path = data.path
+    text, _ = content_of(path, data.limits)
+    if sum(map(text.count, (b",", b"[", b"{"))) > MOST_VALUES:
         raise unreadable_table(path, "it is too large for one JSON object", "write one object per line, to a `.jsonl` file")
     try:
-        content = json.loads(data.decode("utf-8-sig"))
+        content = json.loads(text.decode("utf-8-sig"))
     except (ValueError, RecursionError) as fault:
         raise unreadable_table(path, f"it is damaged JSON ({fault})") from fault
     listed, annotations = (content.get(part) if isinstance(content, dict) else None for part in ("images", "annotations"))
@@ -64,13 +65,8 @@ def open_coco(path: Path, name: str = "", limits: Limits = DEFAULT_LIMITS, image
     samples = _samples(listed, annotations, left_out)
     split = path.stem.rpartition("_")[2]
     usual = ("images", split, f"images/{split}", f"../{split}", f"../images/{split}", "../images")
-    remarks = []
-    if images is None:
-        images, remark = folder_of_images(path, (str(one["image"]) for one in samples.values()), usual, limits)
-        remarks.append(remark)
-    source = CaptionedImages(name or str(path), images, ((f"{path.stem}:{key}", one) for key, one in samples.items()))
-    source.remarks += [*remarks, *left_out.lines()]
-    return source
+    keyed = ((f"{path.stem}:{key}", one) for key, one in samples.items())
+    return captioned_images(data, keyed, [str(one["image"]) for one in samples.values()], usual, left_out)
 
 
 def _samples(images: list[object], annotations: list[object], left_out: LeftOut) -> dict[object, dict[str, object]]:

@@ -8,14 +8,12 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 from vlmdsl.runtime.data.files import IndexedFile, well_formed
 from vlmdsl.runtime.data.formats.columns import class_names_in, load_pyarrow, value_of
 from vlmdsl.runtime.data.formats.records import MOST_COLUMNS, unreadable_table
-from vlmdsl.runtime.data.keys import Keys
-from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
+from vlmdsl.runtime.data.formats.rows import DataPath, RowSource
 from vlmdsl.runtime.data.source import BadSample, LazyColumns
 from vlmdsl.source.regular_files import BadFile, open_regular
 
@@ -28,7 +26,7 @@ _KEPT_BYTES = 256 * 2**20
 _FEWEST_KEPT = 4
 
 
-class ColumnarSource:
+class ColumnarSource(RowSource):
     """The rows of a file that stores them by column, in groups; subclasses read a column of a group.
 
     Paths are relative to the file or to `images`. Columns are read on access. What a process has opened is not passed on to
@@ -37,56 +35,39 @@ class ColumnarSource:
 
     what = "Parquet files"
 
-    def __init__(
-        self,
-        path: Path,
-        name: str = "",
-        limits: Limits = DEFAULT_LIMITS,
-        images: Path | None = None,
-        *,
-        kept_bytes: int = _KEPT_BYTES,
-    ) -> None:
+    def __init__(self, data: DataPath, *, kept_bytes: int = _KEPT_BYTES) -> None:
         self._arrow = load_pyarrow(f"reading {self.what}")
-        self.name = name or str(path)
-        self.remarks: list[str] = []
-        self._path, self._limits = path, limits
-        self._folder = str(images or path.parent)
-        self._stem = well_formed(path.stem)
+        super().__init__(data.name, data.folder)
+        self._path, self._limits, self._stem = data.path, data.limits, data.stem
         self._kept_bytes = kept_bytes
         self._opened: Any = None
         self._kept: OrderedDict[tuple[int, str], Any] = OrderedDict()
         try:
-            with open_regular(path) as file:
-                self._file = IndexedFile.of(path, os.fstat(file.fileno()), "table")
+            with open_regular(data.path) as file:
+                self._file = IndexedFile.of(data.path, os.fstat(file.fileno()), "table")
             schema, lengths = self._described()
         except BadFile as fault:
-            raise unreadable_table(path, fault.reason) from fault
+            raise unreadable_table(data.path, fault.reason) from fault
         except (BadSample, OSError, ValueError, KeyError, self._arrow.ArrowException) as fault:
-            raise unreadable_table(path, f"it is not a sound file of this format ({fault})") from fault
+            raise unreadable_table(data.path, f"it is not a sound file of this format ({fault})") from fault
         self._first = [0, *accumulate(lengths)]
         names = [str(name) for name in schema.names]
         if len(names) > MOST_COLUMNS or len(set(names)) < len(names):
-            raise unreadable_table(path, f"it has {len(names):,} columns, too many or some with one name")
-        self.columns: tuple[str, ...] = tuple(sorted(names))
-        self.class_names: tuple[str, ...] | None = class_names_in(schema.metadata)
+            raise unreadable_table(data.path, f"it has {len(names):,} columns, too many or some with one name")
+        self.columns = tuple(sorted(names))
+        self.class_names = class_names_in(schema.metadata)
 
     def __getstate__(self) -> dict[str, Any]:
         # For another process, which opens the file again.
         return self.__dict__ | {"_arrow": None, "_opened": None, "_kept": OrderedDict()}
 
-    @property
-    def keys(self) -> Keys:
-        return Keys(len(self), lambda index: f"{self._stem}:{index + 1}")
-
     def __len__(self) -> int:
         return self._first[-1]
 
-    def folder_of(self, index: int) -> str | None:
-        return self._folder
+    def _key(self, index: int) -> str:
+        return f"{self._stem}:{index + 1}"
 
-    def __getitem__(self, index: int) -> Mapping[str, object]:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
+    def _row(self, index: int) -> Mapping[str, object]:
         group = bisect_right(self._first, index) - 1
         row = index - self._first[group]
         return LazyColumns({}, {name: partial(self._value, group, row, name) for name in self.columns})

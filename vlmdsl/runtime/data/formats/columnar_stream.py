@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from vlmdsl.runtime.data.formats.columnar import ArrowSource, ColumnarSource, ParquetSource
+from vlmdsl.runtime.data.formats.rows import DataPath
 from vlmdsl.runtime.data.keys import Keys
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.source import JoinedSource, Source, probed_positions
@@ -83,7 +84,7 @@ class ColumnarStream:
     def _source(self, number: int) -> ColumnarSource:
         if number not in self._sources:
             path = self._paths[number]
-            self._sources[number] = COLUMNAR[path.suffix.lower()](path, limits=self._limits, kept_bytes=_KEPT_BYTES)
+            self._sources[number] = COLUMNAR[path.suffix.lower()](DataPath(path, self._limits), kept_bytes=_KEPT_BYTES)
             while len(self._sources) > _OPENED:
                 self._sources.popitem(last=False)
         self._sources.move_to_end(number)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from vlmdsl.runtime.data.files import IndexedFile, well_formed
+from vlmdsl.runtime.data.files import IndexedFile
 from vlmdsl.runtime.data.formats.records import (
     BYTE_ORDER,
     MOST_COLUMNS,
@@ -19,10 +19,10 @@ from vlmdsl.runtime.data.formats.records import (
     text_begin,
     unreadable_table,
 )
+from vlmdsl.runtime.data.formats.rows import DataPath, RowSource
 from vlmdsl.runtime.data.images import IMAGE_SUFFIXES
-from vlmdsl.runtime.data.keys import Keys
 from vlmdsl.runtime.data.left_out import shortened
-from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, LONGEST_DESCRIPTION, Limits
+from vlmdsl.runtime.data.limits import LONGEST_DESCRIPTION
 from vlmdsl.runtime.data.source import BadSample
 
 __all__ = ["DelimitedSource"]
@@ -35,42 +35,24 @@ Quoting = Literal[0, 3]
 """`csv.QUOTE_MINIMAL` or `csv.QUOTE_NONE`."""
 
 
-class DelimitedSource:
-    """A `.csv` or `.tsv` file whose first line names the columns; all values are text. Image paths are relative to it.
+class DelimitedSource(RowSource):
+    """A `.csv` or `.tsv` file whose first line names the columns; all values are text. Image paths are relative to it."""
 
-    `prefix` stands before every key; `images` is the folder that paths start from instead of the table's own.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        name: str = "",
-        limits: Limits = DEFAULT_LIMITS,
-        images: Path | None = None,
-        *,
-        prefix: str = "",
-    ) -> None:
-        self.name = name or str(path)
-        self.remarks: list[str] = []
-        self.class_names: tuple[str, ...] | None = None
-        self._folder = str(images or path.parent)
-        self._stem = prefix + well_formed(path.stem)
-        data, file = content_of(path, limits)
-        _check_encoding(path, data)
-        self._separator = self._likely_separator(path, data)
-        self.columns, self._quoting, self._rows = _rows(path, data, file, self._separator)
-
-    @property
-    def keys(self) -> Keys:
-        return Keys(len(self), lambda index: f"{self._stem}:{self._rows.number(index)}")
+    def __init__(self, data: DataPath) -> None:
+        super().__init__(data.name, data.folder)
+        self._stem = data.stem
+        content, file = content_of(data.path, data.limits)
+        _check_encoding(data.path, content)
+        self._separator = self._likely_separator(data.path, content)
+        self.columns, self._quoting, self._rows = _rows(data.path, content, file, self._separator)
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def folder_of(self, index: int) -> str | None:
-        return self._folder
+    def _key(self, index: int) -> str:
+        return f"{self._stem}:{self._rows.number(index)}"
 
-    def __getitem__(self, index: int) -> Mapping[str, object]:
+    def _row(self, index: int) -> Mapping[str, object]:
         ((_, _, row),) = _records(self._rows[index], self._separator, self._quoting)
         if len(row) > len(self.columns):
             raise BadSample("more cells than columns")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vlmdsl.runtime.data.formats.captioned import CaptionedImages, folder_of_images
+from vlmdsl.runtime.data.formats.captioned import CaptionedImages, captioned_images
 from vlmdsl.runtime.data.formats.records import BYTE_ORDER, content_of, unreadable_table
+from vlmdsl.runtime.data.formats.rows import DataPath
 from vlmdsl.runtime.data.left_out import LeftOut
-from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, LONGEST_DESCRIPTION, Limits
+from vlmdsl.runtime.data.limits import LONGEST_DESCRIPTION
 
 __all__ = ["is_flickr", "open_flickr"]
 
@@ -22,15 +23,16 @@ def is_flickr(path: Path) -> bool:
     return path.name.lower().endswith(_ENDINGS)
 
 
-def open_flickr(path: Path, name: str = "", limits: Limits = DEFAULT_LIMITS, images: Path | None = None) -> CaptionedImages:
+def open_flickr(data: DataPath) -> CaptionedImages:
     """The images of such a file, each with all of its captions, in the order in which they come first.
 
     Their folder is the file's own, or one of the usual ones in it or beside it. Lines of another form are left out, which
     `remarks` say. Raises `DiagnosticError` (V0824) where no line has that form.
     """
-    data, _ = content_of(path, limits)
+    path = data.path
+    content, _ = content_of(path, data.limits)
     try:
-        text = data.removeprefix(BYTE_ORDER).decode("utf-8")
+        text = content.removeprefix(BYTE_ORDER).decode("utf-8")
     except UnicodeDecodeError as fault:
         raise unreadable_table(path, "it is not UTF-8") from fault
     left_out, captions = LeftOut(), dict[str, list[str]]()
@@ -42,12 +44,6 @@ def open_flickr(path: Path, name: str = "", limits: Limits = DEFAULT_LIMITS, ima
             left_out.add("lines that are not `IMAGE#NUMBER`, a tab and a caption", f"line {number}")
     if not captions:
         raise unreadable_table(path, "no line of it is `IMAGE.jpg#NUMBER`, a tab and a caption")
-    remarks = []
-    if images is None:
-        usual = (*_FOLDERS, *(f"../{folder}" for folder in _FOLDERS))
-        images, remark = folder_of_images(path, captions, usual, limits)
-        remarks.append(remark)
+    usual = (*_FOLDERS, *(f"../{folder}" for folder in _FOLDERS))
     samples = ((f"{path.stem}:{image}", {"image": image, "caption": own}) for image, own in captions.items())
-    source = CaptionedImages(name or str(path), images, samples)
-    source.remarks += [*remarks, *left_out.lines()]
-    return source
+    return captioned_images(data, samples, captions, usual, left_out)

@@ -14,9 +14,10 @@ from vlmdsl.runtime.data.files import OUTSIDE, inside, read_inside, well_formed
 from vlmdsl.runtime.data.formats.columnar import ArrowSource, ParquetSource
 from vlmdsl.runtime.data.formats.delimited import DelimitedSource
 from vlmdsl.runtime.data.formats.json_objects import JsonSource
+from vlmdsl.runtime.data.formats.rows import DataPath, RowSource
 from vlmdsl.runtime.data.keys import Keys, PackedNames
 from vlmdsl.runtime.data.left_out import LeftOut
-from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
+from vlmdsl.runtime.data.limits import Limits
 from vlmdsl.runtime.data.members import TEXT_SUFFIXES, member_columns
 from vlmdsl.runtime.data.scan import Scan, scan_folder
 from vlmdsl.runtime.data.shards import TarSource
@@ -29,28 +30,28 @@ _TRAINING = ("train", "training")
 _SPLITS = (*_TRAINING, "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation")
 
 
-def open_folder(folder: Path, name: str = "", limits: Limits = DEFAULT_LIMITS, images: Path | None = None) -> Source:
+def open_folder(data: DataPath) -> Source:
     """The shards in a folder; else its Parquet or Arrow files; else the images that its `metadata.csv` or `metadata.jsonl`
     describe (or such files in its subfolders); else its images, by subfolder.
 
     Raises `DiagnosticError` (V0829) for a folder of splits (`train`, `val`): they are not classes.
     """
-    name = name or str(folder)
+    folder, limits = data.path, data.limits
     shards, left_out = files_in(folder, ".tar", limits)
     if shards is not None:
-        source = TarSource(shards, name, limits)
+        source = TarSource(shards, data.name, limits)
         source.remarks += left_out.lines()
         return source
     for suffix, columnar in ((".parquet", ParquetSource), (".arrow", ArrowSource)):
         files, left_out = files_in(folder, suffix, limits)
         if files is not None:
-            joined = JoinedSource([columnar(path, limits=limits, images=images or folder) for path in files], name)
+            joined = JoinedSource([columnar(DataPath(path, limits, folder)) for path in files], data.name)
             joined.remarks += left_out.lines()
             return joined
     scan = scan_folder(folder, limits)
     tables = (path.relative_to(folder).as_posix() for path in scan.metadata)
     _check_splits(folder, itertools.chain((image for image, _ in scan.images), tables))
-    return _described(scan, limits) if scan.metadata else FolderSource(scan, limits=limits)
+    return _described(scan, limits) if scan.metadata else FolderSource(scan, limits)
 
 
 def files_in(folder: Path, suffix: str, limits: Limits) -> tuple[list[Path] | None, LeftOut]:
@@ -89,7 +90,7 @@ def _described(scan: Scan, limits: Limits) -> Source:
     for path in scan.metadata:
         inner = path.parent.relative_to(scan.folder).as_posix()
         prefix = "" if inner == "." else f"{well_formed(inner)}/"
-        table = (JsonSource if path.suffix.lower() == ".jsonl" else DelimitedSource)(path, limits=limits, prefix=prefix)
+        table = (JsonSource if path.suffix.lower() == ".jsonl" else DelimitedSource)(DataPath(path, limits, prefix=prefix))
         tables.append(table)
         for index in range(len(table)):
             try:
@@ -108,7 +109,7 @@ def _described(scan: Scan, limits: Limits) -> Source:
     return source
 
 
-class FolderSource:
+class FolderSource(RowSource):
     """The images under a folder, in the order of their paths, from the `scan`.
 
     `cat.png` may have `cat.txt`, `cat.json`, ... beside it, with the same meaning as in a shard. An image in a subfolder
@@ -116,11 +117,10 @@ class FolderSource:
     `text`.
     """
 
-    def __init__(self, scan: Scan, name: str = "", limits: Limits = DEFAULT_LIMITS) -> None:
-        self.name = name or str(scan.folder)
-        self.remarks: list[str] = scan.left_out.lines()
-        self._folder = str(scan.folder)
-        self._limits = limits
+    def __init__(self, scan: Scan, limits: Limits) -> None:
+        super().__init__(str(scan.folder), scan.folder)
+        self.remarks = scan.left_out.lines()
+        self._home, self._limits = str(scan.folder), limits
         # With the number of what lies beside it: next to nothing, where images that follow one another have the same.
         self._images = PackedNames(f"{number}/{image}" for image, number in scan.images)
         self._endings = scan.beside
@@ -129,24 +129,22 @@ class FolderSource:
         subfolders = sorted({subfolder for image in self._images if (subfolder := _subfolder(_path(image))) is not None})
         self.class_names = tuple(_readable(subfolder) for subfolder in subfolders) or None
         self._label_of = {subfolder: label for label, subfolder in enumerate(subfolders)}
-        self.columns: tuple[str, ...] = probed_columns(self)
+        self.columns = probed_columns(self)
 
     @property
     def keys(self) -> Keys:
-        return Keys(len(self), lambda index: _key(self._images[index]), lambda: map(_key, self._images))
+        return Keys(len(self), self._key, lambda: map(_key, self._images))
 
     def __len__(self) -> int:
         return len(self._images)
 
-    def folder_of(self, index: int) -> str | None:
-        return self._folder
+    def _key(self, index: int) -> str:
+        return _key(self._images[index])
 
-    def __getitem__(self, index: int) -> Mapping[str, object]:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
+    def _row(self, index: int) -> Mapping[str, object]:
         number, _, name = self._images[index].partition("/")
-        path = Path(self._folder, name)
-        folders = (self._folder, *self._limits.allowed_folders)
+        path = Path(self._home, name)
+        folders = (self._home, *self._limits.allowed_folders)
         files = {ending.lower(): path.with_suffix(f".{ending}") for ending in self._endings[int(number)]}
         readers = {suffix: partial(read_inside, file, folders) for suffix, file in files.items()}
         beside = member_columns(readers, self._limits)

@@ -17,7 +17,7 @@ from vlmdsl.runtime.data.files import inside, well_formed
 from vlmdsl.runtime.data.formats.columnar import ArrowSource
 from vlmdsl.runtime.data.formats.columns import value_of
 from vlmdsl.runtime.data.formats.records import unreadable_table
-from vlmdsl.runtime.data.keys import Keys
+from vlmdsl.runtime.data.formats.rows import DataPath, RowSource
 from vlmdsl.runtime.data.left_out import shortened
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, LONGEST_DESCRIPTION, Limits
 from vlmdsl.runtime.data.source import JoinedSource, LazyColumns, Source
@@ -35,9 +35,10 @@ def is_saved(folder: Path) -> bool:
     return (folder / _SPLITS).is_file() or ((folder / _STATE).is_file() and (folder / "dataset_info.json").is_file())
 
 
-def open_saved(folder: Path, name: str = "", limits: Limits = DEFAULT_LIMITS, images: Path | None = None) -> Source:
+def open_saved(data: DataPath) -> Source:
     """The rows of such a folder. Raises `DiagnosticError` (V0829) for one with several splits, V0824 where a file is missing
     or damaged."""
+    folder, limits = data.path, data.limits
     if (folder / _SPLITS).is_file():
         splits = sorted(path.name for path in folder.iterdir() if (path / _STATE).is_file())
         shown = " and ".join(f"`{well_formed(split)}`" for split in splits)
@@ -51,11 +52,11 @@ def open_saved(folder: Path, name: str = "", limits: Limits = DEFAULT_LIMITS, im
     outside = next((file for file in files if inside(folder / file, (str(folder), *limits.allowed_folders)) is None), None)
     if outside is not None:
         raise unreadable_table(folder / _STATE, f"`{shortened(outside)}` is outside of the folder")
-    sources = [ArrowSource(folder / file, limits=limits, images=images or folder) for file in files]
-    return JoinedSource(sources, name or str(folder))
+    sources = [ArrowSource(DataPath(folder / file, limits, data.images or folder)) for file in files]
+    return JoinedSource(sources, data.name)
 
 
-class NamedDataSource:
+class NamedDataSource(RowSource):
     """The rows of a data set that is called `NAME`, `NAME,split=validation` or `NAME,config=small`: of the Hugging Face hub
     or its cache, or a local folder. Nothing but the data is used: a data set that comes with code is refused.
 
@@ -64,7 +65,7 @@ class NamedDataSource:
 
     def __init__(self, name: str, split: str = "train", config: str | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
         datasets = load_datasets()
-        self.name = f"hf:{name}"
+        super().__init__(f"hf:{name}", None)
         self.remarks = [f"hf:{name}: its split `{split}` is read"]
         self._limits = limits
         try:
@@ -74,23 +75,17 @@ class NamedDataSource:
             raise unusable(name, fault) from fault
         self._rows: Any = rows
         self._stem = f"{name}:{split}"
-        self.columns: tuple[str, ...] = tuple(sorted(rows.column_names))
+        self.columns = tuple(sorted(rows.column_names))
         label = rows.features.get("label")
-        self.class_names: tuple[str, ...] | None = tuple(getattr(label, "names", ())) or None
-
-    @property
-    def keys(self) -> Keys:
-        return Keys(len(self), lambda index: f"{self._stem}:{index + 1}")
+        self.class_names = tuple(getattr(label, "names", ())) or None
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def folder_of(self, index: int) -> str | None:
-        return None
+    def _key(self, index: int) -> str:
+        return f"{self._stem}:{index + 1}"
 
-    def __getitem__(self, index: int) -> Mapping[str, object]:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
+    def _row(self, index: int) -> Mapping[str, object]:
         return LazyColumns({}, {name: partial(self._value, index, name) for name in self.columns})
 
     def _value(self, index: int, name: str) -> object:

@@ -9,10 +9,9 @@ from array import array
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from vlmdsl.runtime.data.files import well_formed
 from vlmdsl.runtime.data.formats.records import BYTE_ORDER, Records, content_of, text_begin, unreadable_table
-from vlmdsl.runtime.data.keys import Keys
-from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, LONGEST_DESCRIPTION, Limits
+from vlmdsl.runtime.data.formats.rows import DataPath, RowSource
+from vlmdsl.runtime.data.limits import LONGEST_DESCRIPTION
 from vlmdsl.runtime.data.members import read_json
 from vlmdsl.runtime.data.source import BadSample, probed_columns
 
@@ -22,52 +21,35 @@ MOST_VALUES = 10_000_000
 """Values of a JSON array, which is parsed as a whole: each takes a hundred bytes."""
 
 
-class JsonSource:
-    """A `.jsonl` file of one JSON object per line, or a `.json` file of one array of objects. Paths are relative to it.
+class JsonSource(RowSource):
+    """A `.jsonl` file of one JSON object per line, or a `.json` file of one array of objects. Paths are relative to it."""
 
-    `prefix` stands before every key; `images` is the folder that paths start from instead of the table's own.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        name: str = "",
-        limits: Limits = DEFAULT_LIMITS,
-        images: Path | None = None,
-        *,
-        prefix: str = "",
-    ) -> None:
-        self.name = name or str(path)
-        self.remarks: list[str] = []
-        self.class_names: tuple[str, ...] | None = None
-        self._folder = str(images or path.parent)
-        self._stem = prefix + well_formed(path.stem)
-        data, file = content_of(path, limits)
+    def __init__(self, data: DataPath) -> None:
+        super().__init__(data.name, data.folder)
+        self._stem = data.stem
+        path = data.path
+        content, file = content_of(path, data.limits)
         starts, numbers = array("Q"), array("Q")
-        if _is_array(path, data.removeprefix(BYTE_ORDER)):
-            places = array("Q", itertools.chain.from_iterable(_elements(path, data)))
+        if _is_array(path, content.removeprefix(BYTE_ORDER)):
+            places = array("Q", itertools.chain.from_iterable(_elements(path, content)))
             starts = places[0::2] + (places[-1:] or array("Q", [0]))
             numbers = array("Q", range(1, len(starts)))
         else:
-            for number, start, _ in _filled_lines(data):
+            for number, start, _ in _filled_lines(content):
                 starts.append(start)
                 numbers.append(number)
-            _check_lines(path, [line for _, _, line in itertools.islice(_filled_lines(data), 2)])
-            starts.append(len(data))
+            _check_lines(path, [line for _, _, line in itertools.islice(_filled_lines(content), 2)])
+            starts.append(len(content))
         self._texts = Records(file, starts, numbers)
-        self.columns: tuple[str, ...] = probed_columns(self)
-
-    @property
-    def keys(self) -> Keys:
-        return Keys(len(self), lambda index: f"{self._stem}:{self._texts.number(index)}")
+        self.columns = probed_columns(self)
 
     def __len__(self) -> int:
         return len(self._texts)
 
-    def folder_of(self, index: int) -> str | None:
-        return self._folder
+    def _key(self, index: int) -> str:
+        return f"{self._stem}:{self._texts.number(index)}"
 
-    def __getitem__(self, index: int) -> Mapping[str, object]:
+    def _row(self, index: int) -> Mapping[str, object]:
         # What stands between two elements of an array is part of the first one's record.
         value = read_json(self._texts[index].strip().removesuffix(b",").rstrip())
         if not isinstance(value, dict):
