@@ -70,5 +70,5 @@ $(RUNTIME): $(INPUTS) | $(BIN)/python
 	touch $@
 
 $(DEVELOPMENT): $(INPUTS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable '.[ann,arrow,detection,hf,lora,onnx,superpixels,tensorboard]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable '.[ann,arrow,detection,hf,lora,onnx,superpixels,tensorboard,zstandard]'
 	touch $@ $(RUNTIME)

@@ -106,9 +106,9 @@ class UnknownDataForm(Problem):
         "column of images or their paths, captions of COCO (`.json`) and Flickr (`.token`), folders of images, folders that "
         "`datasets` saved, and `hf:NAME`. A format before the path reads a file with another ending: `csv:captions.txt`. "
         "Samples are read in an order that depends on nothing but the seed and the epoch, so a file must "
-        "allow reading from the middle: compressed shards (`.tar.gz`, `.tgz`, `.tar.bz2`, `.tar.xz`), and those at a URL, "
-        "are copied to `data.cache` first, once; other compressed files have to be unpacked. The images inside are "
-        "compressed already, so little is lost."
+        "allow reading from the middle: compressed shards (`.tar.gz`, `.tgz`, `.tar.bz2`, `.tar.xz`, `.tar.zst`), and those "
+        "at a URL, are copied to `data.cache` first, once; other compressed files have to be unpacked. The images inside "
+        "are compressed already, so little is lost."
     )
     provoked_by = "`--data pictures.csv.gz`"
 

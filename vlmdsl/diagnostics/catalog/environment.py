@@ -18,6 +18,7 @@ class PackageMissing(Problem):
         "`scikit-image` for the stand-in `superpixels(image)`, `pip install 'vlmdsl[tensorboard]'` and likewise "
         "`[wandb]`, `[mlflow]` and `[trackio]` add trackers, `pip install 'vlmdsl[arrow]'` adds `pyarrow` for Parquet "
         "and Arrow files, `pip install 'vlmdsl[datasets]'` adds `datasets` for data named `hf:...`, `pip install "
+        "'vlmdsl[zstandard]'` adds `backports.zstd` for shards named `.tar.zst` before Python 3.14, `pip install "
         "'vlmdsl[detection]'` adds `pycocotools` for the average precision of predicted boxes "
         "(`evaluation.average_precision`), `pip install 'vlmdsl[onnx]'` adds `onnxscript` for `vlmdsl export --format "
         "onnx`, `pip install 'vlmdsl[lora]'` adds `peft` for low-rank adapters (`model.lora`), and `vlmdsl[timm]` and "

@@ -8,6 +8,7 @@ import hashlib
 import lzma
 import os
 import re
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from vlmdsl.source.regular_files import BadFile, open_regular
 __all__ = ["is_address", "is_compressed", "is_shard", "local_copy"]
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_SHARD = re.compile(r"(?P<stem>.*?)\.(?:tar|(?:tar\.(?P<by>gz|bz2|xz))|(?P<short>tgz))", re.IGNORECASE | re.DOTALL)
+_SHARD = re.compile(r"(?P<stem>.*?)\.(?:tar|(?:tar\.(?P<by>gz|bz2|xz|zst))|(?P<short>tgz))", re.IGNORECASE | re.DOTALL)
 _PLACE = Span("<command line>", 0, 0)
 _CHUNK = 2**20
 
@@ -53,7 +54,8 @@ def local_copy(place: str, limits: Limits) -> Path:
     """The shard at a URL or in a compressed file, as a tar file of this machine; an earlier copy of the same is used again.
 
     Copies are in `data.cache`, by default `~/.cache/vlmdsl/shards`, and stay there. Raises `DiagnosticError`: V0807 for what
-    cannot be fetched, is damaged, or is larger than `data.max_shard_bytes`; V0901 without the package that its scheme needs;
+    cannot be fetched, is damaged, or is larger than `data.max_shard_bytes`; V0901 without the package that its scheme
+    or its compression needs;
     V0903 where no copy can be written.
     """
     try:
@@ -67,8 +69,10 @@ def local_copy(place: str, limits: Limits) -> Path:
                     folder.mkdir(parents=True, exist_ok=True)
                     _copy(_unpacked(file, place), copy, limits.shard_bytes, place)
     except ImportError as fault:
-        package = fault.name or "fsspec"
-        help = ("run `pip install 'vlmdsl[remote]'`, or fetch the shards first",)
+        package, extra, instead = fault.name or "fsspec", "remote", "fetch the shards first"
+        if package.startswith("backports"):
+            package, extra, instead = "backports.zstd", "zstandard", "unpack the shards first, with `unzstd`"
+        help = (f"run `pip install 'vlmdsl[{extra}]'`, or {instead}",)
         raise DiagnosticError((PackageMissing.at(_PLACE, what=f"`{place}`", package=package, help=help),)) from fault
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, BadFile) as fault:
         raise _unreadable(place, f"it cannot be fetched or unpacked ({str(fault) or type(fault).__name__})") from fault
@@ -104,7 +108,28 @@ def _unpacked(file: Any, place: str) -> Any:
         return bz2.BZ2File(file)
     if by == "xz":
         return lzma.LZMAFile(file)
+    if by == "zst":
+        return _Zstandard(file)
     return file
+
+
+class _Zstandard:
+    """A file unpacked by Python itself from 3.14 on, before by the package `backports.zstd`, which has the same interface;
+    ValueError where it is damaged."""
+
+    def __init__(self, file: Any) -> None:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+        self._file, self._error = zstd.ZstdFile(file), zstd.ZstdError
+
+    def read(self, size: int) -> bytes:
+        """At most so many bytes."""
+        try:
+            return bytes(self._file.read(size))
+        except self._error as fault:
+            raise ValueError(str(fault)) from fault
 
 
 def _compression(name: str) -> str | None:

@@ -247,7 +247,7 @@ def _in_format(path: Path, name: str, spec: str, limits: Limits, images: Path | 
         "and Flickr, folders of images or that `datasets` saved, and `hf:NAME`"
     )
     if path.suffix.lower() in _COMPRESSED:
-        help = "unpack it first: of compressed files only shards (`.tar.gz`, `.tar.bz2`, `.tar.xz`) are unpacked"
+        help = "unpack it first: of compressed files only shards (`.tar.gz`, `.tar.bz2`, `.tar.xz`, `.tar.zst`) are unpacked"
     raise DiagnosticError((UnknownDataForm.at(_PLACE, given=path, help=(help,)),))
 
 
