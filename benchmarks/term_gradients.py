@@ -35,9 +35,9 @@ def measured(recipe: str, steps: int, batch: int, compiled: bool) -> dict[str, A
     ends: list[tuple[float, bool]] = []
     """When steps and measurements ended, and whether it was a step."""
 
-    def timed(*arguments: Any) -> Any:
+    def timed(*arguments: Any, **options: Any) -> Any:
         start = time.process_time()
-        result = norms(*arguments)
+        result = norms(*arguments, **options)
         spent.append((time.process_time() - start, len(result)))
         ends.append((time.process_time(), False))
         return result

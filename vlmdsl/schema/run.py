@@ -208,8 +208,10 @@ class TrainConfig(Section):
     clip_gradient_norm: Positive | None = Field(
         1.0, description="maximum L2 norm of the gradient, above which it is scaled down; null: off"
     )
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="precision of the encoders' matrix products; weights and the objective stay in float32"
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="precision of the encoders' matrix products; weights and the objective stay in float32. `float16` "
+        "scales the loss, and skips steps whose gradients overflow",
     )
     compile: bool = Field(
         True, description="whether to compile the objective with torch.compile (the first step then takes seconds)"

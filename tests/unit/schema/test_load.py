@@ -89,7 +89,7 @@ def test_faults_of_overrides_and_flags_point_at_the_words_given() -> None:
     assert messages == [
         "V0810 --set:4:6 [] the run configuration is not YAML: expected the node content, but found '<stream end>'",
         "V0811 --set:1:1 [train.stepz] there is no setting `train.stepz` | did you mean `train.steps`?",
-        "V0812 --set:2:17 [fp8] `train.precision` must be 'float32' or 'bfloat16'",
+        "V0812 --set:2:17 [fp8] `train.precision` must be 'float32', 'bfloat16' or 'float16'",
         "V0812 --set:5:17 [inf] `model.dimension` must be a valid integer",
         "V0812 <flags>:1:1 [train.steps=0] `train.steps` must be greater than or equal to 1",
         "V0813 --set:3:1 [train] `--set` expects SECTION.SETTING=VALUE, not `train`",

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -24,6 +24,7 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.runs import CheckpointMismatch
 from vlmdsl.runtime.files import damaged, file_digest, flush, read_json, seal, write_json, writing
 from vlmdsl.runtime.training.adaptation import without_adapters
+from vlmdsl.runtime.training.loss_scale import LossScale
 from vlmdsl.runtime.training.records import CheckpointState
 from vlmdsl.source import Span
 
@@ -61,6 +62,7 @@ class Position:
     seed: int
     stage: str = ""
     """The stage that the steps before this one are of; "" of a run without stages."""
+    scale: LossScale = field(default_factory=LossScale)
 
 
 def save_checkpoint(
@@ -178,7 +180,8 @@ def check_written_by(folder: Path, run: str) -> None:
 def read_position(folder: Path) -> Position:
     """How far the run was when the checkpoint was written."""
     state = read_state(folder)
-    return Position(state.step, state.epoch, state.batch, state.seed, state.stage)
+    scale = LossScale(state.scale.value, state.scale.steps, state.scale.skipped)
+    return Position(state.step, state.epoch, state.batch, state.seed, state.stage, scale)
 
 
 def stage_of(folder: Path, stages: Collection[str]) -> str:

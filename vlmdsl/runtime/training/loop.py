@@ -20,6 +20,7 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.model import FlowModels
 from vlmdsl.runtime.tracking.metrics import SPEED
 from vlmdsl.runtime.training.idle import IdleTerms, counted_of
+from vlmdsl.runtime.training.loss_scale import LossScale
 from vlmdsl.runtime.training.not_finite import evidence, not_finite
 from vlmdsl.runtime.training.optimizer import set_learning_rate
 from vlmdsl.runtime.training.processes import World, in_parallel, seed_generators
@@ -100,6 +101,7 @@ def train_steps(
     per_epoch: int = 0,
     before: int = 0,
     callbacks: Callbacks | None = None,
+    scale: LossScale | None = None,
 ) -> int:
     """Train `model` from step `start` to `config.train.steps`, or until `callbacks.stop`; returns the number of steps done.
 
@@ -109,10 +111,12 @@ def train_steps(
     `model.after_epoch()` after every `per_epoch` of the stage (0: where a batch says that it ends an epoch). `batches`
     yields this process's share of each step's batch, from step `start` on. With `train.parallel=sharded` on several
     processes `model` is that of `Sharded`. Raises `DiagnosticError` (V0819) where the loss or a gradient is not finite,
-    before the optimiser uses it.
+    before the optimiser uses it. With `train.precision=float16` the loss is scaled by `scale`, whose numbers change with the
+    steps, and a step whose gradient overflows is skipped: the optimiser does not take it.
     """
     callbacks, train = callbacks or Callbacks(), config.train
-    parallel = _Stepper(model, train, world)
+    scale = scale or LossScale.of(train.precision)
+    parallel = _Stepper(model, train, world, scale)
     clock, watch = _Clock(), IdleTerms()
     model.train()
     for own_step in range(start, train.steps):
@@ -127,25 +131,21 @@ def train_steps(
             norms = parallel.term_norms(batch, step)
         output = parallel(batch, step)
         norm = parallel.backward(output.loss)
-        if not bool(torch.isfinite(output.loss.detach() + norm)):
+        finite = bool(torch.isfinite(output.loss.detach() + norm))
+        if not scale.goes_on(output.loss, finite=finite):
             facts = evidence(model, batch, output, norm, step=done, seed=train.seed)
             raise not_finite(output, done, callbacks.not_finite(facts))
         callbacks.idle(batch.flow, watch.after(batch.flow, output.terms | counted_of(output.metrics)))
         epoch_ends = batch.ends_epoch or (per_epoch > 0 and (own_step + 1) % per_epoch == 0)
-        _update(model, optimizer, batch.flow, epoch_ends=epoch_ends)
+        _update(model, optimizer if finite else None, batch.flow, epoch_ends=epoch_ends)
         clock.samples, clock.steps = clock.samples + train.batch, clock.steps + 1
         last = own_step + 1 == train.steps
         if done % train.log_every == 0 or own_step == 0 or last or norms:
             more = {"gradient_norm": norm.item(), "learning_rate": config.optimizer.learning_rate * factor}
+            more |= {"loss_scale": scale.value, "skipped_steps": scale.skipped} if train.precision == "float16" else {}
             callbacks.log(_record(output, done, batch.flow, norms) | more | clock.read())
         with clock.stopped():
-            if done % train.checkpoint_every == 0 or last:
-                callbacks.save(done)
-            if config.evaluation.every and done % config.evaluation.every == 0 and not last:
-                callbacks.evaluate(done)
-                model.train()
-            if callbacks.stop():
-                callbacks.save(done)
+            if _ends_after(done, model, config, callbacks, last=last):
                 return done
     return before + max(start, train.steps)
 
@@ -166,21 +166,34 @@ def _next(batches: Iterator[Batch], interrupted: Callable[[], bool], clock: _Clo
         raise
 
 
-def _update(model: nn.Module, optimizer: AdamW, flow: str, *, epoch_ends: bool) -> None:
-    """The optimiser's step, and what follows it."""
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+def _update(model: nn.Module, optimizer: AdamW | None, flow: str, *, epoch_ends: bool) -> None:
+    """The optimiser's step, unless it is skipped (None), and what follows it."""
+    if optimizer is not None:
+        optimizer.step()
+    model.zero_grad(set_to_none=True)
     model.after_step()  # type: ignore[operator]
     if epoch_ends:
         (model.models[flow] if isinstance(model, FlowModels) else model).after_epoch()  # type: ignore[operator]
+
+
+def _ends_after(done: int, model: nn.Module, config: RunConfig, callbacks: Callbacks, *, last: bool) -> bool:
+    """Save and evaluate where it is due after `done` steps; whether the run is asked to stop, and saved."""
+    if done % config.train.checkpoint_every == 0 or last:
+        callbacks.save(done)
+    if config.evaluation.every and done % config.evaluation.every == 0 and not last:
+        callbacks.evaluate(done)
+        model.train()
+    if stopped := callbacks.stop():
+        callbacks.save(done)
+    return stopped
 
 
 class _Stepper:
     """The two halves of a training step, after `step` others: all of the batch at once, or its towers in chunks of
     `train.micro` samples."""
 
-    def __init__(self, model: nn.Module, train: TrainConfig, world: World) -> None:
-        self._train, self._world = train, world
+    def __init__(self, model: nn.Module, train: TrainConfig, world: World, scale: LossScale) -> None:
+        self._train, self._world, self._scale = train, world, scale
         self._flows: dict[str, Any] = dict(model.models) if isinstance(model, FlowModels) else {"": model}
         self._cached = (
             {} if train.micro is None else {name: CachedStep(own, train.micro) for name, own in self._flows.items()}
@@ -198,7 +211,8 @@ class _Stepper:
 
     def backward(self, loss: Tensor) -> Tensor:
         """Compute the gradients and clip them; returns their norm before."""
-        self._backward(loss)
+        self._backward(self._scale.up(loss))
+        self._scale.down(self._weights)
         norm = clip_grad_norm_(self._weights, self._train.clip_gradient_norm or float("inf"))
         return norm.full_tensor() if self._sharded else norm  # type: ignore[attr-defined,no-any-return]
 
@@ -210,12 +224,14 @@ class _Stepper:
             return {}
         model, cached = self._flows[batch.flow], self._cached.get(batch.flow)
         forward = partial(self._forward, model if cached is None else cached, batch, step)
-        return term_gradient_norms(model, forward, None if cached is None else cached.backward)
+        backward = None if cached is None else cached.backward
+        return term_gradient_norms(model, forward, backward, scale=self._scale.value)
 
     def _forward(self, model: Callable[[Batch], Any], batch: Batch, step: int) -> TrainOutput:
         seed_generators(self._train.seed, step, self._world.rank)
-        device, is_low = self._world.device.type, self._train.precision == "bfloat16"
-        with torch.autocast(device, torch.bfloat16, enabled=is_low):
+        device, precision = self._world.device.type, self._train.precision
+        dtype = torch.float16 if precision == "float16" else torch.bfloat16
+        with torch.autocast(device, dtype, enabled=precision != "float32"):
             output: TrainOutput = model(batch)
         return output
 

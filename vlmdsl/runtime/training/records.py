@@ -70,6 +70,14 @@ class StoredFile(_Record):
     sha256: Digest
 
 
+class StoredScale(_Record):
+    """`LossScale`."""
+
+    value: Annotated[float, Field(ge=1, le=2**32)]
+    steps: Count
+    skipped: Count
+
+
 class CheckpointState(_Record):
     """`state.json` of a checkpoint: how far the run was, which run it is, and every other file."""
 
@@ -79,6 +87,7 @@ class CheckpointState(_Record):
     batch: Count
     seed: Count
     stage: str = ""
+    scale: StoredScale = StoredScale(value=1.0, steps=0, skipped=0)
     records: Count
     """Lines of `metrics.jsonl` up to this step."""
     run: str

@@ -38,6 +38,7 @@ from vlmdsl.runtime.training.held_out import HeldOut
 from vlmdsl.runtime.training.identity import identity_of, settings_of
 from vlmdsl.runtime.training.initial import initial_checkpoint, take_initial_weights
 from vlmdsl.runtime.training.length import in_steps
+from vlmdsl.runtime.training.loss_scale import LossScale
 from vlmdsl.runtime.training.measuring import conditions_of, stored_tokenizers
 from vlmdsl.runtime.training.meeting import compare, together
 from vlmdsl.runtime.training.optimizer import build_optimizer
@@ -286,6 +287,7 @@ def _begin(
         model=model,
         tokenizers=opened.tokenizers,
         optimizer=build_optimizer(model, stage.config.optimizer),
+        scale=LossScale.of(stage.config.train.precision),
         batches=prepared.batches,
         held_out=prepared.held_out,
         conditions=conditions_of(opened.config, prepared.data[stage.measured.name], stage=stage.name),

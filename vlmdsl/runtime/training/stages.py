@@ -37,6 +37,7 @@ from vlmdsl.runtime.training.examples import draw_examples
 from vlmdsl.runtime.training.held_out import HeldOut
 from vlmdsl.runtime.training.idle import idle_term
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
+from vlmdsl.runtime.training.loss_scale import LossScale
 from vlmdsl.runtime.training.measuring import TOKENIZER, known_untrained, measured, of_earlier_stages, results_text
 from vlmdsl.runtime.training.processes import World, highest, wait_for_all
 from vlmdsl.runtime.training.run_folder import RunFolder
@@ -83,6 +84,7 @@ class BegunStage:
     """A note on the weights of another run that it begins with."""
     notes: list[str] = field(default_factory=list)
     """Notes about damaged checkpoints."""
+    scale: LossScale = field(default_factory=LossScale)
     _reporter: Reporter | None = None
     """Where steps are logged, while there are any."""
     _trackers: Trackers | None = None
@@ -94,7 +96,7 @@ class BegunStage:
         check_written_by(checkpoint, self.run)
         position = load_checkpoint(checkpoint, self.model, self.optimizer)
         self.batches.load_state_dict({"epoch": position.epoch, "batch": position.batch})
-        self.start = position.step - self.stage.before
+        self.start, self.scale = position.step - self.stage.before, position.scale
 
     def start_from(self, stage: StageOfRun) -> None:
         """Take over the final weights of an earlier stage; V0816 if they are missing, V0853 if another run wrote them."""
@@ -179,6 +181,7 @@ class BegunStage:
                     per_epoch=self.batches.batches_per_epoch,
                     before=self.stage.before,
                     callbacks=callbacks,
+                    scale=self.scale,
                 )
         except Exception:
             # The curves matter most for a failed run, but its error must not be hidden.
@@ -251,7 +254,8 @@ class BegunStage:
         self._gather()
         if self.world.first:
             place = self.batches.state_dict()
-            position = Position(step, **place, seed=self.stage.config.train.seed, stage=self.stage.name)
+            seed = self.stage.config.train.seed
+            position = Position(step, **place, seed=seed, stage=self.stage.name, scale=self.scale)
             needed = any(later.starts_from == self.stage.name for later in self.course if self.stage.name)
             roots = [self.folder.stages / self.stage.name] if needed and step == self.stage.end else []
             for root in (*roots, self.folder.checkpoints):  # the final weights of a stage first: they mark it as finished
@@ -325,6 +329,8 @@ class BegunStage:
         table = (
             [results_text(self.results)] if self.results else ["nothing was evaluated: there is no held-out data (--val)"]
         )
+        if self.scale.skipped:
+            skipped.append(f"{self.scale.skipped:,} steps were skipped, whose gradients overflowed float16")
         return "\n".join([*table, *skipped, f"run folder: {self.folder.path}"])
 
 

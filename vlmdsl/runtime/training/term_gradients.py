@@ -16,7 +16,7 @@ __all__ = ["term_gradient_norms"]
 
 
 def term_gradient_norms(
-    model: Any, forward: Callable[[], Any], backward: Callable[[Tensor], object] | None = None
+    model: Any, forward: Callable[[], Any], backward: Callable[[Tensor], object] | None = None, *, scale: float = 1.0
 ) -> dict[str, Tensor]:
     """The L2 norm over all weights of the gradient of each term of a step, by the term's name; the same on all processes.
 
@@ -29,6 +29,7 @@ def term_gradient_norms(
         model: a `VisionLanguageModel`, not wrapped.
         forward: the forward pass of the step, each time with the same draws: `model(batch)`.
         backward: how a step in micro-batches passes a term's gradient back (`CachedStep.backward`); None: as for any loss.
+        scale: what a term is multiplied by for its backward pass (`LossScale`).
     """
     names = [term.name for term in model.objective.program.terms]
     if len(names) < 2:
@@ -37,13 +38,13 @@ def term_gradient_norms(
     norms: dict[str, Tensor] = {}
     with _unchanged(model):
         for name in names:
-            term = forward().terms[name]
+            term = forward().terms[name] * scale
             if backward is None:
                 _put(weights, term)
                 average_gradients(weights)
             else:
                 backward(term)
-            norms[name] = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+            norms[name] = get_total_norm([weight.grad for weight in weights if weight.grad is not None]) / scale
             for weight in weights:
                 weight.grad = None
     return norms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.tracking.metrics import SPEED
 from vlmdsl.runtime.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
+from vlmdsl.runtime.training.loss_scale import LossScale
 from vlmdsl.runtime.training.optimizer import build_optimizer
 from vlmdsl.runtime.training.processes import World, join_processes, seed_generators
 from vlmdsl.schema import RunConfig
@@ -30,11 +32,18 @@ def fresh(settings: RunConfig, **arguments: Any) -> tuple[TinyModel, torch.optim
     return model, build_optimizer(model, settings.optimizer)
 
 
-def run(settings: RunConfig, model: TinyModel, optimizer: torch.optim.AdamW, start: int = 0, **others: Any) -> Records:
+def run(
+    settings: RunConfig,
+    model: TinyModel,
+    optimizer: torch.optim.AdamW,
+    start: int = 0,
+    scale: LossScale | None = None,
+    **others: Any,
+) -> Records:
     records: Records = []
-    world = World(0, 1, torch.device("cpu"))
+    world, data = World(0, 1, torch.device("cpu")), batches(settings.train.batch, start)
     callbacks = Callbacks(log=records.append, **others)
-    train_steps(model, optimizer, batches(settings.train.batch, start), settings, world, start=start, callbacks=callbacks)
+    train_steps(model, optimizer, data, settings, world, start=start, callbacks=callbacks, scale=scale)
     for record in records:
         assert all(record.pop(name) > 0 for name in SPEED)
     return records
@@ -62,21 +71,26 @@ def test_the_loss_falls_and_each_step_is_recorded() -> None:
     assert int(model.objective.steps) == 60
 
 
-def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path: Path) -> None:
-    settings = config()
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_resumed_run_is_the_same_bit_for_bit(precision: str, tmp_path: Path) -> None:
+    settings = config(train_precision=precision)
     model, optimizer = fresh(settings, dropout=0.5)
+    scale = LossScale(2.0**19) if precision == "float16" else LossScale()  # the first steps of float16 are skipped
 
     def save(step: int) -> None:
-        save_checkpoint(tmp_path, model, optimizer, Position(step, 0, step, 0), keep=99)
+        save_checkpoint(tmp_path, model, optimizer, Position(step, 0, step, 0, scale=scale), keep=99)
 
     frequent = settings.model_copy(update={"train": settings.train.model_copy(update={"checkpoint_every": 1})})
-    whole = run(frequent, model, optimizer, save=save)
+    whole = run(frequent, model, optimizer, save=save, scale=scale)
+    if precision == "float16":
+        assert 1 < whole[-1]["skipped_steps"] < 9
     for start in (1, 6, 9):
         other, moments = fresh(settings, dropout=0.5)
-        load_checkpoint(tmp_path / f"step-{start:08d}", other, moments)
+        position = load_checkpoint(tmp_path / f"step-{start:08d}", other, moments)
         # What happened before in this process must not matter.
         torch.rand(start), random.random(), np.random.rand()
-        assert run(settings, other, moments, start=start) == whole[start:]
+        resumed = run(settings, other, moments, start=start, scale=position.scale)
+        assert str(resumed) == str(whole[start:])  # the norm of a skipped step is NaN
         assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
@@ -131,14 +145,60 @@ def test_gradient_norms_of_terms_are_measured_before_the_step() -> None:
     assert all(record["contrast.gradient_norm"] > 0 for record in records[1::2])
 
 
-def test_bfloat16_reaches_the_encoders() -> None:
-    settings = config(train_steps=1, train_precision="bfloat16")
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_short_floats_reach_the_encoders(precision: str) -> None:
+    settings = config(train_steps=1, train_precision=precision)
     model, optimizer = fresh(settings)
     seen: list[torch.dtype] = []
     model.vision[-1].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     run(settings, model, optimizer)
-    assert seen == [torch.bfloat16]
+    assert seen == [getattr(torch, precision)]
     assert model.vision[-1].weight.dtype == torch.float32
+
+
+def test_gradients_that_vanish_in_float16_are_kept_by_the_scale() -> None:
+    """A loss of 2^-20 times the usual one: its gradients are below the least number of float16, 2^-24."""
+    model, gradients = TinyModel(), []
+    for precision in ("float32", "float16"):
+        settings = config(train_steps=1, train_precision=precision, train_clip_gradient_norm=1e-9)
+        model, optimizer = fresh(settings)
+        model.register_forward_hook(lambda module, inputs, output: setattr(output, "loss", output.loss * 2.0**-20))
+        (record,) = run(settings, model, optimizer)
+        gradients.append(record["gradient_norm"])
+    assert record["loss_scale"] == 2**16
+    assert gradients[1] == pytest.approx(gradients[0], rel=0.02)
+
+
+def test_a_step_whose_gradient_overflows_is_skipped_and_said() -> None:
+    settings = config(train_steps=3, train_precision="float16")
+    model, optimizer = fresh(settings)
+    weights: list[torch.Tensor] = []
+    model.register_forward_pre_hook(lambda *_: weights.append(model.embedding.weight.detach().clone()))
+    model.embedding.weight.register_hook(lambda gradient: gradient * (float("inf") if len(weights) == 2 else 1.0))
+    records = run(settings, model, optimizer, scale=LossScale(2.0**10))
+    assert [(record["loss_scale"], record["skipped_steps"]) for record in records] == [(2**10, 0), (2**9, 1), (2**9, 1)]
+    assert not torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[1], weights[2])
+    assert optimizer.state[model.embedding.weight]["step"] == 2
+    assert int(model.objective.steps) == 3  # schedules of teachers count the steps of the run
+
+
+def test_a_gradient_that_no_scale_helps_stops_the_run() -> None:
+    settings = config(train_steps=30, train_precision="float16")
+    model, optimizer = fresh(settings)
+    model.embedding.weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(DiagnosticError, match="the gradient is not finite at step 17"):
+        run(settings, model, optimizer)
+
+
+def test_the_scale_is_raised_after_steps_without_overflow() -> None:
+    scale, loss = LossScale.of("float16"), torch.tensor(1.0)
+    for _ in range(1999):
+        assert scale.goes_on(loss, finite=True)
+    assert scale.value == 2**16
+    assert scale.goes_on(loss, finite=True)
+    assert (scale.value, scale.steps) == (2**17, 0)
+    assert not scale.goes_on(loss * float("nan"), finite=False)
 
 
 def one_process(rank: int, size: int, folder: str) -> None:
@@ -148,12 +208,16 @@ def one_process(rank: int, size: int, folder: str) -> None:
         store = dist.FileStore(f"{folder}/store", size)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
     settings = config(train_steps=5, optimizer_learning_rate=1e-2, train_term_gradients_every=2)
+    scale = LossScale(2.0**16)  # in float64 it changes nothing but that an overflow is skipped
     torch.manual_seed(rank)
     model = TwoTerms().double()
     if rank:
         # Only the first process's weights may count.
         torch.nn.init.zeros_(model.embedding.weight)
     optimizer = build_optimizer(model, settings.optimizer)
+    passes = itertools.count()
+    if rank == size - 1:  # of several processes one alone meets the overflow
+        model.vision[-1].weight.register_hook(lambda gradient: gradient * (float("inf") if next(passes) == 0 else 1.0))
     losses: list[float] = []
     norms: list[float] = []
 
@@ -163,8 +227,9 @@ def one_process(rank: int, size: int, folder: str) -> None:
 
     with join_processes("cpu") as world:
         callbacks = Callbacks(log=log)
-        train_steps(model, optimizer, batches(8), settings, world, callbacks=callbacks)
-    torch.save({"losses": losses, "norms": norms, "weights": model.state_dict()}, f"{folder}/{size}-{rank}.pt")
+        train_steps(model, optimizer, batches(8), settings, world, callbacks=callbacks, scale=scale)
+    results = {"losses": losses, "norms": norms, "weights": model.state_dict(), "skipped": scale.skipped}
+    torch.save(results, f"{folder}/{size}-{rank}.pt")
     if size > 1:
         dist.destroy_process_group()
 
@@ -176,6 +241,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(one_process, (2, str(tmp_path)), nprocs=2)
     alone, *together = (torch.load(tmp_path / name) for name in ("1-0.pt", "2-0.pt", "2-1.pt"))
     for result in together:
+        assert result["skipped"] == alone["skipped"] == 1
         assert result["losses"] == pytest.approx(alone["losses"], abs=1e-9)
         assert len(result["norms"]) == 4
         assert result["norms"] == pytest.approx(alone["norms"], abs=1e-9)
