@@ -97,6 +97,31 @@ def test_a_resumed_run_on_a_stream_is_the_same_bit_for_bit(
         (shards / "s4.tar").unlink()
 
 
+def test_a_data_set_by_name_is_streamed_and_resumed_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets", reason="the extra `datasets`")
+    with_tiny_towers(monkeypatch)
+    monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)
+    source = open_source("shapes:samples=24,size=16")
+    (tmp_path / "hub").mkdir()
+    datasets.disable_progress_bars()
+    for number in range(4):
+        samples = [source[index] for index in range(6 * number, 6 * number + 6)]
+        rows = {"image": [np.asarray(one["image"]) for one in samples], "text": [one["text"] for one in samples]}
+        features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "hub" / f"train-{number}.parquet")
+    settings = STREAM | {"data.workers": 0, "data.cache": str(tmp_path / "cache"), "data.stream_lanes": 2}
+    run, kept, end = tmp_path / "run", tmp_path / "kept", Path("checkpoints") / f"step-{STEPS:08d}"
+    vlmdsl.train("clip", data=[f"hf:{tmp_path}/hub"], settings=settings, steps=STEPS, out=run)
+    shutil.copytree(run, kept)
+    shutil.rmtree(run / end)
+    vlmdsl.train(resume=run)
+    for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
+        assert (run / end / name).read_bytes() == (kept / end / name).read_bytes()
+    train = json.loads((run / "run.json").read_text())["data"]["train"]
+    assert (train["samples"], train["shards"]) == (None, 4)
+    assert len({record["loss"] for record in records(run)}) == STEPS
+
+
 def test_each_flow_reads_all_shards_and_resumes(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)
     monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)

@@ -311,14 +311,14 @@ class StreamUnusable(Problem):
     template = "the training data cannot be read as a stream: {reason}"
     summary = "`data.stream` is set for data or a recipe that needs random access."
     explanation = (
-        "With `--set data.stream=true` tar shards, or Parquet files, are read from front to back, several of them side by"
-        " side (`data.stream_lanes`), and are not indexed before the first step. Each of the shards that are read side by"
-        " side gives the same number of samples to every batch, and each is read by one process: their number must divide"
-        " the batch, and the number of processes must divide it. Other tables and folders of images are read with random "
-        "access only. So is data for a recipe with `batch one_source`, which has to know the sources of all samples, for "
-        'one that keeps a number per sample (`running_mean` with `per="sample"`), and for one that retrieves from '
-        "reference samples; name others for it with `data.reference`. A stream has no epochs of known length, so a `ramp`"
-        " must count in steps or in shares of the run. Flows are read as streams one by one: `--set "
+        "With `--set data.stream=true` tar shards, Parquet files, or those of one data set named `hf:NAME`, are read from "
+        "front to back, several side by side (`data.stream_lanes`), and are not indexed before the first step. Each of the "
+        "shards that are read side by side gives the same number of samples to every batch, and each is read by one "
+        "process: their number must divide the batch, and the number of processes must divide it. Other tables and folders "
+        "of images are read with random access only. So is data for a recipe with `batch one_source`, which has to know the "
+        'sources of all samples, for one that keeps a number per sample (`running_mean` with `per="sample"`), and for one '
+        "that retrieves from reference samples; name others for it with `data.reference`. A stream has no epochs of known "
+        "length, so a `ramp` must count in steps or in shares of the run. Flows are read as streams one by one: `--set "
         "flows.texts.data.stream=true`."
     )
     provoked_by = "`--set data.stream=true` with `--data pictures.csv`"

@@ -13,10 +13,11 @@ class NamedDataUnusable(Problem):
     summary = "A data set named `hf:NAME` was not found, or the library `datasets` cannot read it."
     explanation = (
         "`hf:NAME` is loaded by the library `datasets` (`pip install 'vlmdsl[datasets]'`): from a local folder, from its "
-        "cache, or from the Hugging Face hub, which data is downloaded from only because "
-        "the name says so. `hf:NAME,split=validation` chooses another split than `train`, `,config=NAME` a configuration. A "
-        "data set that needs code of its own is refused by the library. Without a connection, save it elsewhere with "
-        "`save_to_disk`, and name the folder of the split. The note below the message is the error of `datasets`."
+        "cache, or from the Hugging Face hub, which data is downloaded from only because the name says so. "
+        "`hf:NAME,split=validation` chooses another split than `train`, `,config=NAME` a configuration, `,revision=COMMIT` "
+        "a version. With `--set data.stream=true` it is read as a stream, without a copy. A data set that needs code of its "
+        "own is refused by the library. Without a connection, save it elsewhere with `save_to_disk`, and name the folder of "
+        "the split. The note below the message is the error of `datasets`."
     )
     provoked_by = "`--data hf:./nowhere`"
 
@@ -28,7 +29,8 @@ class DataOption(Problem):
     explanation = (
         "A path may be followed by `,images=FOLDER`, the folder that the paths of images in the file start from and may not "
         "leave: `coco:annotations/captions_val2017.json,images=val2017`. A data set named `hf:NAME` has the options "
-        "`,split=NAME` and `,config=NAME`. The format before the path is only needed where the file's name does not show it."
+        "`,split=NAME`, `,config=NAME` and `,revision=COMMIT`. The format before the path is only needed where the file's "
+        "name does not show it."
     )
     provoked_by = "`--data captions.csv,images=nowhere`"
 

@@ -23,7 +23,7 @@ from vlmdsl.runtime.files import writing
 from vlmdsl.source import Span
 from vlmdsl.source.regular_files import BadFile, open_regular
 
-__all__ = ["is_address", "is_compressed", "is_shard", "local_copy"]
+__all__ = ["cache_folder", "is_address", "is_compressed", "is_shard", "local_copy"]
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SHARD = re.compile(r"(?P<stem>.*?)\.(?:tar|(?:tar\.(?P<by>gz|bz2|xz|zst))|(?P<short>tgz))", re.IGNORECASE | re.DOTALL)
@@ -60,8 +60,10 @@ def local_copy(place: str, limits: Limits) -> Path:
     """
     try:
         with _opened(place) as (file, version):
-            home = Path(limits.cache or _usual_cache()).expanduser()
-            folder = home / hashlib.sha256(f"{place}\0{version}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
+            folder = (
+                cache_folder(limits)
+                / hashlib.sha256(f"{place}\0{version}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
+            )
             match = _SHARD.fullmatch(place.rpartition("/")[2])
             copy = folder / f"{match['stem'] if match else 'shard'}.tar"
             if not copy.exists():
@@ -79,8 +81,10 @@ def local_copy(place: str, limits: Limits) -> Path:
     return copy
 
 
-def _usual_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "vlmdsl" / "shards"
+def cache_folder(limits: Limits) -> Path:
+    """`data.cache`, or the usual place of it."""
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "vlmdsl" / "shards"
+    return Path(limits.cache or usual).expanduser()
 
 
 @contextmanager

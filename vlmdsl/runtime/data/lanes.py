@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
@@ -13,9 +14,10 @@ from vlmdsl.runtime.data.streams import SampleStream
 from vlmdsl.runtime.draws import generator
 from vlmdsl.source import Span
 
-__all__ = ["Chunk", "Lane", "lanes_of"]
+__all__ = ["Chunk", "Lane", "lanes_of", "workers_for_turns"]
 
 _MOST_LANES = 16
+_MOST_TURNS = 4
 _PLACE = Span("<command line>", 0, 0)
 
 
@@ -67,16 +69,30 @@ class Lane:
                 return chunk
 
     def _jump(self, position: int) -> None:
-        """Continue at a batch, from the numbers of samples in the shards."""
+        """Continue at a batch, from the numbers of samples in the shards that come before it."""
+        self._epoch, self._next = 0, position
+        self._chunks = self._pass_from(0, position)
+        first = next(self._chunks, None)
+        if first is not None:
+            self._chunks = itertools.chain([first], self._chunks)
+            return
+        # The first pass ends before it: it is known by now how long one is.
         total = sum(self._stream.count(shard) for shard in self._shards)
-        per_window = self._window // self._share
-        per_pass = total // self._window * per_window + total % self._window // self._share
+        per_pass = total // self._window * self._per_window + total % self._window // self._share
         if not per_pass:
             self._too_few()
         self._epoch, number = divmod(position, per_pass)
-        chunks = self._pass(self._epoch, number // per_window)
-        self._chunks = itertools.islice(chunks, number % per_window, None)
-        self._next = position
+        self._chunks = self._pass_from(self._epoch, number)
+
+    @property
+    def _per_window(self) -> int:
+        """The chunks of a whole window."""
+        return self._window // self._share
+
+    def _pass_from(self, epoch: int, number: int) -> Iterator[Chunk]:
+        """The chunks of a pass from that number on."""
+        chunks = self._pass(epoch, number // self._per_window)
+        return itertools.islice(chunks, number % self._per_window, None)
 
     @property
     def _shards(self) -> range:
@@ -89,9 +105,12 @@ class Lane:
             window = list(itertools.islice(places, self._window))
             order = generator(self._seed, "window", epoch, self._number, number).permutation(len(window))
             shuffled = [window[position] for position in order.tolist()]
-            for start in range(0, len(window) - self._share + 1, self._share):
-                end = start + self._share
-                yield Chunk(epoch, shuffled[start:end], shuffled[end:] + shuffled[:start])
+            try:
+                for start in range(0, len(window) - self._share + 1, self._share):
+                    end = start + self._share
+                    yield Chunk(epoch, shuffled[start:end], shuffled[end:] + shuffled[:start])
+            finally:
+                self._stream.forget(window)
             if len(window) < self._window:
                 return
 
@@ -115,13 +134,18 @@ class Lane:
 
 def lanes_of(
     stream: SampleStream, *, batch: int, lanes: int | None, window: int, seed: int, rank: int, world: int
-) -> list[Lane]:
-    """The lanes of a stream that a process reads, of `lanes` in all; None: as many as divide the batch, up to 16 and to the
-    number of shards.
+) -> list[list[Lane]]:
+    """The lanes of a stream that a process reads, `lanes` for each batch over all processes; None: as many as divide the
+    batch, up to 16 and to the number of shards.
+
+    Batches take turns, and each turn has lanes of its own: one turn for a stream that any process can read anywhere; up to
+    four, of fewer lanes each, where samples are read once, so that as many worker processes can share the turns out.
 
     Batches do not depend on how many processes share the lanes out. Raises `DiagnosticError` if it cannot be done.
     """
     most = min(_MOST_LANES, stream.shards)
+    if stream.read_once:
+        most = max(most // _MOST_TURNS, 1)
     total = lanes or next(number for number in range(min(most, batch), 0, -1) if batch % number == 0)
     faults: list[Diagnostic] = []
     if batch % world:
@@ -136,5 +160,15 @@ def lanes_of(
         faults.append(StreamUnusable.at(_PLACE, reason=reason, help=(help,)))
     if faults:
         raise DiagnosticError(tuple(faults))
+    turns = next(number for number in (_MOST_TURNS, 2, 1) if number * total <= stream.shards) if stream.read_once else 1
     own = range(rank * total // world, (rank + 1) * total // world)
-    return [Lane(stream, number, total, share=batch // total, window=window, seed=seed) for number in own]
+    every = partial(Lane, stream, lanes=turns * total, share=batch // total, window=window, seed=seed)
+    return [[every(turn * total + number) for number in own] for turn in range(turns)]
+
+
+def workers_for_turns(stream: SampleStream, turns: int, most: int) -> int:
+    """How many of `most` worker processes can load: where samples are read once, so many that none needs what another one
+    has come by."""
+    if not stream.read_once:
+        return most
+    return max((number for number in range(1, most + 1) if turns % number == 0), default=0)

@@ -20,7 +20,7 @@ from vlmdsl.diagnostics.catalog.data import BatchLargerThanData, NotDivisible
 from vlmdsl.ir import Node, Reading, ramps_at
 from vlmdsl.runtime.data.collate import batch_of
 from vlmdsl.runtime.data.context import NO_MATERIALS, Materials
-from vlmdsl.runtime.data.lanes import lanes_of
+from vlmdsl.runtime.data.lanes import lanes_of, workers_for_turns
 from vlmdsl.runtime.data.loading import Counting, LoadedBatch, Tally, in_order
 from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.order import Groups, Order, Part, Place
@@ -165,8 +165,9 @@ class BatchLoader:
         numbers = partial(_Numbers, tuple(draws), tuple(ramps), seed, steps)
         self._batches: _TrainingBatches | StreamBatches
         if is_stream(source):
-            own = lanes_of(source, batch=batch, lanes=lanes, window=window, seed=seed, rank=rank, world=world)
-            self._batches = StreamBatches(reader, own, numbers(0))
+            turns = lanes_of(source, batch=batch, lanes=lanes, window=window, seed=seed, rank=rank, world=world)
+            self._batches = StreamBatches(reader, turns, numbers(0))
+            workers = workers_for_turns(source, len(turns), workers)
         else:
             order = _checked_order(source, batch, seed, groups, world, parts)
             self._batches = _TrainingBatches(reader, order, numbers(order.per_epoch), rank, world)

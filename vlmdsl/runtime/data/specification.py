@@ -18,7 +18,8 @@ from vlmdsl.runtime.data.files import OUTSIDE
 from vlmdsl.runtime.data.formats import FORMATS, format_of
 from vlmdsl.runtime.data.formats.columnar_stream import COLUMNAR, ColumnarStream
 from vlmdsl.runtime.data.formats.folder import files_in
-from vlmdsl.runtime.data.formats.hugging_face import NamedDataSource
+from vlmdsl.runtime.data.formats.hugging_face import NamedData, NamedDataSource
+from vlmdsl.runtime.data.formats.named_stream import NamedDataStream
 from vlmdsl.runtime.data.formats.rows import DataPath
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.report import allow_folders
@@ -38,7 +39,7 @@ _COUNTING = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 _MOST_COUNTED = 100_000
 _MOST_NAMES = 2000
 
-_OPTION = re.compile(r"(?P<before>.*),(?P<name>images|split|config)=(?P<value>[^,]*)", re.DOTALL)
+_OPTION = re.compile(r"(?P<before>.*),(?P<name>images|split|config|revision)=(?P<value>[^,]*)", re.DOTALL)
 _PREFIX = re.compile(r"(?P<name>[a-z]+):(?P<rest>.+)", re.DOTALL)
 _NAMED = "hf"
 """Before the name of a data set that the library `datasets` loads."""
@@ -132,9 +133,15 @@ def open_source(
 
 
 def open_stream(spec: str | Iterable[str], limits: Limits = DEFAULT_LIMITS) -> SampleStream:
-    """The tar shards, or the Parquet and Arrow files, that one or several specifications name, as a stream; raises
-    `DiagnosticError` (V0837 for other data)."""
+    """The tar shards, or the Parquet and Arrow files, that one or several specifications name, or the data set that one
+    does (`hf:NAME`), as a stream; raises `DiagnosticError` (V0837 for other data)."""
     specs = [spec] if isinstance(spec, str) else list(spec)
+    for one in specs:
+        chosen, place, options = _parts_of(one)
+        if chosen == _NAMED and len(specs) > 1:
+            raise _not_shards(one, "is a data set by name, which is a stream by itself and not beside other data")
+        if chosen == _NAMED:
+            return NamedDataStream(_named(one, place, options), limits)
     shards: list[Path] = []
     for one in specs:
         if one == "shapes" or one.startswith("shapes:"):
@@ -158,7 +165,9 @@ def _files_of_stream(path: Path, limits: Limits) -> list[Path]:
     raise _not_shards(path)
 
 
-def _not_shards(path: object, problem: str = "is not a tar shard or a Parquet file, or a folder of them") -> DiagnosticError:
+def _not_shards(
+    path: object, problem: str = "is not a tar shard or a Parquet file, a folder of them, or `hf:NAME`"
+) -> DiagnosticError:
     reason = f"`{path}` {problem}"
     return DiagnosticError((StreamUnusable.at(_PLACE, reason=reason, help=("leave out `data.stream=true`",)),))
 
@@ -180,9 +189,7 @@ def _opened(spec: str, split: Split, shapes: Mapping[str, object], limits: Limit
         return _shapes(spec, split, shapes)
     chosen, place, options = _parts_of(spec)
     if chosen == _NAMED:
-        if "images" in options:
-            raise _unusable_option("images", spec, "a data set has its images in its rows")
-        return NamedDataSource(place, limits=limits, **options)
+        return NamedDataSource(_named(spec, place, options), limits)
     for option in options.keys() - {"images"}:
         raise _unusable_option(option, spec, "only a data set named `hf:...` has it")
     images = Path(options["images"]).expanduser() if "images" in options else None
@@ -197,6 +204,13 @@ def _opened(spec: str, split: Split, shapes: Mapping[str, object], limits: Limit
         sources = [TarSource(shards, spec if copied else _name_of(shards), limits)] if shards else []
         sources += [_in_format(path, "", spec, limits, images) for path in paths if path not in shards]
     return sources[0] if len(sources) == 1 else JoinedSource(sources, spec)
+
+
+def _named(spec: str, place: str, options: Mapping[str, str]) -> NamedData:
+    """The data set that `hf:NAME` names."""
+    if "images" in options:
+        raise _unusable_option("images", spec, "a data set has its images in its rows")
+    return NamedData(place, **options)
 
 
 def _parts_of(spec: str) -> tuple[str, str, dict[str, str]]:

@@ -259,7 +259,8 @@ def with_stand_ins(source: Source, calls: Iterable[Call], limits: Limits = DEFAU
 
 def stream_with_stand_ins(stream: SampleStream, calls: Iterable[Call], limits: Limits = DEFAULT_LIMITS) -> SampleStream:
     """The same for a stream, whose columns are those of its head."""
-    possible = _possible(stream.head, calls)
+    calls = list(calls)
+    possible = _possible(stream.head, calls) if calls else []  # the head of a remote one takes a while
     return _StandInStream(stream, possible, limits) if possible else stream
 
 
@@ -320,7 +321,8 @@ class _StandInStream(_WithStandIns):
         super().__init__(stream, calls, limits)
         self._stream = stream
         self.shards, self.head = stream.shards, stream.head
-        self.places, self.count, self.fingerprint = stream.places, stream.count, stream.fingerprint
+        self.places, self.forget, self.count = stream.places, stream.forget, stream.count
+        self.read_once, self.fingerprint = stream.read_once, stream.fingerprint
 
     @property
     def keys(self) -> KeysByPlace:

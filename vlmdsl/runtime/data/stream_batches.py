@@ -26,25 +26,26 @@ UNKNOWN = sys.maxsize
 
 
 class StreamBatches(Dataset[LoadedBatch]):
-    """Position (all batches in a row) -> this process's share of that batch: what each of its lanes gives."""
+    """Position (all batches in a row) -> this process's share of that batch: what each lane of its turn gives."""
 
     per_epoch = UNKNOWN
 
     def __init__(
         self,
         reader: SampleReader,
-        lanes: Sequence[Lane],
+        turns: Sequence[Sequence[Lane]],
         draws: Callable[[int, int, Sequence[str]], dict[str, Tensor]],
     ) -> None:
-        self._reader, self._lanes, self._draws = reader, lanes, draws
+        self._reader, self._turns, self._draws = reader, turns, draws
 
     def __getitem__(self, position: int) -> LoadedBatch:
         tally = Tally([], Counter())
         samples: list[Sample] = []
         drawn: list[dict[str, Tensor]] = []
         try:
-            for lane in self._lanes:
-                chunk = lane.chunk(position)
+            number, turn = divmod(position, len(self._turns))
+            for lane in self._turns[turn]:
+                chunk = lane.chunk(number)
                 own = self._samples(chunk, tally)
                 samples += own
                 drawn.append(self._draws(position, chunk.epoch, [sample.key for sample in own]))

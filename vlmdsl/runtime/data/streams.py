@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -33,9 +33,14 @@ _OF_SHARD = 2**40
 class SampleStream(Samples, Protocol):
     """Samples that are read from front to back, shard by shard.
 
-    A sample is identified by its place, a number: `stream[place]` reads its columns. A source
-    whose shards cannot be read again from any sample on has no `count` and cannot be resumed in their middle.
+    A sample is identified by its place, a number: `stream[place]` reads its columns. Where samples are `read_once`, only the
+    process that has come by a place can read it, until `forget`.
     """
+
+    @property
+    def read_once(self) -> bool:
+        """Whether samples pass by once, so that each worker process is to have shards of its own."""
+        ...
 
     @property
     def shards(self) -> int:
@@ -51,6 +56,10 @@ class SampleStream(Samples, Protocol):
     def places(self, shard: int, start: int = 0) -> Iterator[int]:
         """The places of the samples of a shard in their order, without the first `start`. Raises `DiagnosticError` where the
         shard is damaged."""
+        ...
+
+    def forget(self, places: Iterable[int]) -> None:
+        """The samples at these places are not asked for any more."""
         ...
 
     def count(self, shard: int) -> int:
@@ -73,6 +82,8 @@ class TarStream:
     Only headers are read on the way; contents when a sample is asked for. Hard links are left out, and a key that comes
     again has no number behind it.
     """
+
+    read_once = False
 
     def __init__(self, paths: Sequence[Path], name: str, limits: Limits = DEFAULT_LIMITS) -> None:
         self.name = name
@@ -130,6 +141,9 @@ class TarStream:
         except (DamagedTar, OSError) as fault:
             raise unreadable_shard(own.path, str(fault)) from fault
         self._counts[shard] = count
+
+    def forget(self, places: Iterable[int]) -> None:
+        """Nothing is held."""
 
     def count(self, shard: int) -> int:
         if shard not in self._counts:

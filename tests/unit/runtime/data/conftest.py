@@ -27,7 +27,7 @@ def png(level: int = 128, size: tuple[int, int] = (8, 8)) -> bytes:
     return file.getvalue()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def image() -> Callable[..., bytes]:
     return png
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -37,6 +37,8 @@ class ColumnarStream:
     of them. Of at most 32 files row groups are held.
     """
 
+    read_once = False
+
     def __init__(self, paths: Sequence[Path], name: str, limits: Limits = DEFAULT_LIMITS) -> None:
         self.name = name
         self._paths, self._limits = list(paths), limits
@@ -67,6 +69,9 @@ class ColumnarStream:
 
     def places(self, shard: int, start: int = 0) -> Iterator[int]:
         return iter(range(shard * _OF_FILE + start, shard * _OF_FILE + self.count(shard)))
+
+    def forget(self, places: Iterable[int]) -> None:
+        """Row groups are held by how lately they were read."""
 
     def count(self, shard: int) -> int:
         if shard not in self._counts:

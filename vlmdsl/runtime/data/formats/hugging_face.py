@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +25,7 @@ from vlmdsl.runtime.data.source import JoinedSource, LazyColumns, Source
 from vlmdsl.source import Span
 from vlmdsl.source.regular_files import BadFile, read_regular
 
-__all__ = ["NamedDataSource", "is_saved", "open_saved"]
+__all__ = ["NamedData", "NamedDataSource", "is_saved", "load_datasets", "open_saved", "unusable"]
 
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
 _PLACE = Span("<command line>", 0, 0)
@@ -56,25 +57,35 @@ def open_saved(data: DataPath) -> Source:
     return JoinedSource(sources, data.name)
 
 
+@dataclass(frozen=True)
+class NamedData:
+    """A data set that is called `NAME`, `NAME,split=validation`, `NAME,config=small` or `NAME,revision=COMMIT`."""
+
+    name: str
+    split: str = "train"
+    config: str | None = None
+    revision: str | None = None
+
+
 class NamedDataSource(RowSource):
-    """The rows of a data set that is called `NAME`, `NAME,split=validation` or `NAME,config=small`: of the Hugging Face hub
-    or its cache, or a local folder. Nothing but the data is used: a data set that comes with code is refused.
+    """The rows of such a data set: of the Hugging Face hub or its cache, or a local folder. Nothing but the data is used: a
+    data set that comes with code is refused.
 
     Raises `DiagnosticError`: V0901 without the library, V0842 where it cannot load the data set.
     """
 
-    def __init__(self, name: str, split: str = "train", config: str | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, data: NamedData, limits: Limits = DEFAULT_LIMITS) -> None:
         datasets = load_datasets()
-        super().__init__(f"hf:{name}", None)
-        self.remarks = [f"hf:{name}: its split `{split}` is read"]
+        super().__init__(f"hf:{data.name}", None)
+        self.remarks = [f"{self.name}: its split `{data.split}` is read"]
         self._limits = limits
         try:
-            rows = datasets.load_dataset(name, config, split=split).with_format("arrow")
+            rows = datasets.load_dataset(data.name, data.config, split=data.split, revision=data.revision)
         except Exception as fault:
             # The library raises its own, the hub's and pyarrow's errors; each means that there is no such data.
-            raise unusable(name, fault) from fault
-        self._rows: Any = rows
-        self._stem = f"{name}:{split}"
+            raise unusable(data.name, fault) from fault
+        self._rows: Any = rows.with_format("arrow")
+        self._stem = f"{data.name}:{data.split}"
         self.columns = tuple(sorted(rows.column_names))
         label = rows.features.get("label")
         self.class_names = tuple(getattr(label, "names", ())) or None
@@ -104,8 +115,10 @@ def load_datasets() -> ModuleType:
     return module
 
 
-def unusable(name: str, fault: Exception) -> DiagnosticError:
+_OTHERWISE = "name its split, as in `hf:NAME,split=validation`, or save it with `save_to_disk` and name the folder"
+
+
+def unusable(name: str, fault: Exception, help: str = _OTHERWISE) -> DiagnosticError:
     """V0842: a data set of that name cannot be loaded."""
     reason = str(fault).strip().splitlines()[:1] or [type(fault).__name__]
-    help = "name its split, as in `hf:NAME,split=validation`, or save it with `save_to_disk` and name the folder"
     return DiagnosticError((NamedDataUnusable.at(_PLACE, name=name, notes=(reason[0],), help=(help,)),))
