@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import vlmdsl
 from vlmdsl.api.driver import build
 from vlmdsl.ir.digest import digest
@@ -14,6 +16,11 @@ from vlmdsl.syntax.tree import Flow, Item, Stage
 __all__ = ["OBJECTIVES"]
 
 
+_WRITTEN = re.compile(r"written\(\w+\((\w+),[^()]*\)[^()]*\)")
+"""`written(captioner(text, image), share=50%)`: by itself an objective has no decoder that has written, and the text itself
+takes the place of what it wrote."""
+
+
 def _alone(text: str, items: tuple[Item, ...], title: str) -> dict[str, str]:
     """Title -> the text of each objective among `items`: what stands in no block, and what its blocks hold."""
     blocks = [item for item in items if isinstance(item, Stage | Flow)]
@@ -24,7 +31,7 @@ def _alone(text: str, items: tuple[Item, ...], title: str) -> dict[str, str]:
             first, last = block.span.start, block.span.end
             body = text[text.index("{", first) + 1 : text.rindex("}", first, last)] if block is own else ""
             alone = alone[:first] + body + alone[last:]
-        objectives |= _objectives(alone, f"{title}.{own.name.name}")
+        objectives |= _objectives(_WRITTEN.sub(r"\1", alone), f"{title}.{own.name.name}")
     return objectives
 
 

@@ -99,3 +99,31 @@ def test_stages_on_two_processes_leave_the_weights_of_one(tmp_path: Path) -> Non
             assert state["objective.tau_log_scale"].dtype == torch.float64
             for name, value in state.items():
                 torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-7, msg=name)
+
+
+def written(out: str) -> tuple[list[dict[str, Any]], bytes]:
+    """The weights of each of three stages, and what the decoder of the second one wrote for the last."""
+    settings = SETTINGS | {"stages.pairs.train.steps": 1, "stages.captions.train.steps": 16, "evaluation.batch": 4}
+    settings |= {"model.image_size": 16, "model.text_length": 12, "stages.captions.optimizer.learning_rate": 3e-2}
+    models = list[Model]()
+    build = StageOfRun.build
+
+    def kept_model(*arguments: Any) -> Model:
+        models.append(build(*arguments))
+        return models[-1]
+
+    data = {"data.train": ("shapes:samples=26,size=16",)}
+    with patch.object(StageOfRun, "build", kept_model), patch.object(session, "held_out_of_stage", lambda *arguments: None):
+        columns = {"hint": "template(source)", "text": "caption"}
+        vlmdsl.train(RECIPES / "written.vlo", settings=settings | data, map=columns, steps=1, out=out)
+    return [model.state_dict() for model in models], (Path(out) / "written" / "enriched-1.jsonl").read_bytes()
+
+
+def test_two_processes_write_what_one_writes(tmp_path: Path) -> None:
+    states, texts = written(str(tmp_path / "alone"))
+    assert len(set(texts.splitlines())) > 1
+    for own, own_texts in run_processes(written, 2, str(tmp_path / "run")):
+        assert own_texts == texts
+        for expected, state in zip(states, own, strict=True):
+            for name, value in state.items():
+                torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-3, msg=name)

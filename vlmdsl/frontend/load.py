@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from vlmdsl.frontend.names import free_names
 from vlmdsl.frontend.scope import FileScope
 from vlmdsl.frontend.session import EnoughError, Session
 from vlmdsl.frontend.signature import bind_signature, chosen_values, field_node
-from vlmdsl.frontend.stages import Block, check_fields, check_numbers, stages_of
+from vlmdsl.frontend.stages import Block, check_fields, check_numbers, check_unused, check_written, stages_of
 from vlmdsl.ir import BATCH_POLICIES, MIXED, Node, Program, Stage, encoder_of, inputs
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.scalars import SCALAR
@@ -107,9 +108,11 @@ def _elaborate(session: Session, loaded: Loaded, loader: Loader, knobs: Mapping[
         return ()
     _report_unused_fields(session, header, used)
     _report_towers(session, [program for _, program in programs], loaded.module.span)
-    for fault in check_numbers(programs):
+    stages = stages_of(programs)
+    faults = (check_numbers(programs), check_unused(loaded.module, stages), check_written(stages, loaded.module.span))
+    for fault in chain.from_iterable(faults):
         session.report(fault)
-    return stages_of(programs)
+    return stages
 
 
 def _program(session: Session, block: Block, loaded: Loaded, loader: Loader, knobs: Mapping[str, object]) -> Program | None:

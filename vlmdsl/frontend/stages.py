@@ -9,17 +9,27 @@ from dataclasses import dataclass, replace
 from vlmdsl.diagnostics import Diagnostic, Label, suggestion
 from vlmdsl.diagnostics.catalog.meaning import UnusedField
 from vlmdsl.diagnostics.catalog.names import UnusedDefinition
-from vlmdsl.diagnostics.catalog.stages import FieldOutsideFlow, NotAField, NumbersDiffer, StageUnused, UnknownStart
+from vlmdsl.diagnostics.catalog.stages import (
+    FieldOutsideFlow,
+    NotAField,
+    NoWriter,
+    NumbersDiffer,
+    StageUnused,
+    UnknownStart,
+)
 from vlmdsl.frontend.names import BARE_FIELDS, check_names, free_names
 from vlmdsl.frontend.scope import FileScope
-from vlmdsl.ir import Flow, Program, parameters, states
+from vlmdsl.ir import Flow, Program, Writing, decoded_texts, encoder_of, parameters, states, writer_of, writings
 from vlmdsl.ir import Stage as StageOfRun
 from vlmdsl.source import Span
 from vlmdsl.syntax import expressions_of
 from vlmdsl.syntax.tree import Def, EncoderDeclaration, Item, Let, Module, Name, Recipe, Stage
 from vlmdsl.syntax.tree import Flow as FlowBlock
 
-__all__ = ["Block", "blocks_of", "check_blocks", "check_fields", "check_numbers", "check_starts", "stages_of"]
+__all__ = [
+    "Block", "blocks_of", "check_blocks", "check_fields", "check_numbers", "check_starts", "check_unused", "check_written",
+    "stages_of",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,15 +87,13 @@ def check_blocks(blocks: Sequence[Block], file: FileScope) -> list[Diagnostic]:
 
 
 def check_starts(module: Module) -> Iterator[Diagnostic]:
-    """V0217 for a stage whose `from` names no earlier stage, V0523 for a stage that no later stage starts from."""
+    """V0217 for a stage whose `from` names no earlier stage."""
     stages = [item for item in module.items if isinstance(item, Stage)]
     names = [stage.name.name for stage in stages]
-    used: set[str] = set()
     for number, stage in enumerate(stages):
         if stage.start is None:
             continue
         start, earlier = stage.start, names[:number]
-        used.add(start.name)
         if start.name in earlier:
             continue
         labels: tuple[Label, ...] = ()
@@ -99,11 +107,46 @@ def check_starts(module: Module) -> Iterator[Diagnostic]:
         yield UnknownStart.at(
             start.span, reason, secondary=labels, help=(help,), name=stage.name.name, start=start.name, reason=reason
         )
-    for stage in stages[:-1]:
-        if stage.name.name not in used:
-            last = stages[-1].name.name
-            help = f"write `stage {last} from {stage.name.name}`, or remove the stage"
-            yield StageUnused.at(stage.name.span, help=(help,), name=stage.name.name)
+
+
+def check_unused(module: Module, stages: Sequence[StageOfRun]) -> Iterator[Diagnostic]:
+    """V0523 for a stage that no later stage starts from, and whose decoders write nothing for one."""
+    blocks = [item for item in module.items if isinstance(item, Stage)]
+    used = {block.start.name for block in blocks if block.start is not None}
+    for number, stage in enumerate(stages):
+        writers = (writer_of(writing, stages[:number]) for flow in stage.flows for writing in writings(flow.program))
+        used |= {writer.name for writer in writers if writer is not None}
+    for block in blocks[:-1]:
+        if block.name.name not in used:
+            help = f"write `stage {blocks[-1].name.name} from {block.name.name}`, or remove the stage"
+            yield StageUnused.at(block.name.span, help=(help,), name=block.name.name)
+
+
+def check_written(stages: Sequence[StageOfRun], place: Span) -> Iterator[Diagnostic]:
+    """V0524 for a text of which no earlier stage trains the decoder."""
+    for number, stage in enumerate(stages):
+        for flow in stage.flows:
+            for writing, node in writings(flow.program).items():
+                if writer_of(writing, stages[:number]) is None:
+                    span = next(iter(flow.program.graph.spans_of(node)), place)
+                    yield NoWriter.at(span, name=writing.by, reason=_why_not_written(writing, stages[:number]))
+
+
+def _why_not_written(writing: Writing, earlier: Sequence[StageOfRun]) -> str:
+    if not earlier:
+        return "no stage comes before this one"
+    trained = (
+        stage.name
+        for stage in earlier
+        for flow in stage.flows
+        for encode in decoded_texts(flow.program)
+        if encoder_of(encode).tower == writing.by
+    )
+    other = next(trained, None)
+    if other is None:
+        return "no earlier stage trains it with `next_token`"
+    how = "without one, or without an image" if writing.prompt else "after one, or without an image"
+    return f"here it writes {'after' if writing.prompt else 'without'} a prompt, and the stage `{other}` trains it {how}"
 
 
 def check_fields(block: Block, header: Recipe | None, used: set[str], *, complete: bool) -> Iterator[Diagnostic]:

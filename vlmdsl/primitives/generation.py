@@ -1,4 +1,5 @@
-"""Primitives of captioning: text decoders, the split of a text into a prefix and the rest, and the loss of next tokens."""
+"""Primitives of captioning: text decoders, the split of a text into a prefix and the rest, the loss of next tokens, and
+texts that a decoder has written."""
 
 from __future__ import annotations
 
@@ -7,15 +8,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from vlmdsl.ir import Encoder, encoder_of
-from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir import Encoder, Node, encoder_of, parts_of, root_field, walk
+from vlmdsl.ir.operations.encoding import ENCODE, context_of
+from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.prediction import TARGETS, TokenLossParameters, check_targets, logits_of_tokens
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, GivenName, OptionalName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import EncoderValue, Value
 from vlmdsl.source.limits import MAXIMUM_BLOCKS, MAXIMUM_WIDTH
-from vlmdsl.types import EncodedType
+from vlmdsl.types import EncodedType, FieldType
 
 
 class TextDecoderParameters(Parameters):
@@ -141,6 +143,68 @@ register(
         example=(
             "recipe captions(image: Image, text: Text)\nencoder captioner = text_decoder(depth=2)\n"
             "minimize next_token(linear(captioner(text, image)), text, smoothing=10%)"
+        ),
+    )
+)
+
+
+class WrittenParameters(Parameters):
+    """Arguments of `written`."""
+
+    share: float = Field(
+        default=1.0,
+        gt=0.0,
+        le=1.0,
+        description="the probability, per sample and epoch, of the written text, not the own one",
+    )
+    beams: int = Field(
+        default=1, ge=1, le=16, description="texts that the search keeps at each token; 1: the likeliest token"
+    )
+
+
+def _written(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    decoded = subjects["decoded"]
+    assert isinstance(parameters, WrittenParameters)
+    if not isinstance(decoded, Node) or decoded.operation is not ENCODE or not (encoder := encoder_of(decoded)).decoder:
+        raise wrong_type(builder, "decoded", "written", decoded, "the call of a text decoder: `captioner(text, image)`")
+    if encoder.teacher is not None:
+        raise bad_value(builder, "decoded", "written", "its decoder is a teacher, and teachers do not write")
+    *prompt, text = parts_of(decoded.inputs[0])
+    image = _image_of(decoded)
+    if image is None:
+        raise bad_value(builder, "decoded", "written", "its decoder sees no image, and would write the same of all samples")
+    if any(each.operation is not FIELD for each in (text, *prompt)):
+        help = "give the decoder the fields themselves, and take views of what is written"
+        raise bad_value(builder, "decoded", "written", "its decoder is given a view of a text", help)
+    values = parameters.model_dump()
+    return builder.add("written", text, image, *prompt, by=encoder.tower, draw=builder.draw(), **values)
+
+
+def _image_of(decoded: Node) -> Node | None:
+    """The field of the image that a decoder attends to."""
+    context = context_of(decoded)
+    encoded = [] if context is None else [node for node in walk([context]) if node.operation is ENCODE]
+    fields = (root_field(node.inputs[0]) for node in encoded)
+    return next((field for field in fields if field.type == FieldType("Image")), None)
+
+
+register(
+    Primitive(
+        name="written",
+        family="views",
+        summary=(
+            "The text that a decoder writes of the whole image, in place of the text that it is given here, after its prompt"
+            " if it has one. An earlier stage has trained the decoder, which writes before the first step of this stage."
+        ),
+        meaning=_written,
+        subjects=(Subject("decoded", ("Encoded",), "the call of a text decoder, which names what it reads"),),
+        parameters=WrittenParameters,
+        formula=r"\hat t_i = \arg\max_t p(t \mid x_i)",
+        cost="none in a step; before the first one, a pass of the decoder for each token of each sample",
+        example=(
+            "recipe captions(image: Image, text: Text)\nencoder captioner = text_decoder(depth=2)\n"
+            "let said = captioner(text, image)\nstage writing {\n  minimize next_token(linear(said), text)\n}\n"
+            "stage pairs from writing {\n  minimize contrast(image, written(said, share=50%))\n}"
         ),
     )
 )

@@ -21,7 +21,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "prediction": ("linear", "token_loss", "mlm"),
     "distillation": ("distill",),
     "pooling": ("pool",),
-    "generation": ("text_decoder", "prefix", "next_token"),
+    "generation": ("text_decoder", "prefix", "next_token", "written"),
     "codes": ("codebook", "codes"),
     "reconstruction": ("decode", "pixels", "reconstruct"),
     "naming": ("dictionary", "text_of", "prompt", "concepts", "word_map"),

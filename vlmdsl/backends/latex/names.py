@@ -29,7 +29,19 @@ from vlmdsl.ir.operations.modules import APPLY, use_of
 from vlmdsl.ir.operations.reference import ATTEND
 from vlmdsl.ir.operations.scalars import ADD, STOP, SUBTRACT
 from vlmdsl.ir.operations.state import NEAREST
-from vlmdsl.ir.operations.views import ALTERNATIVE, BLEND, FIELD, JOIN, MASK, RENDER, REPLACE, REWRITE, SUMMARIZE, SWAP
+from vlmdsl.ir.operations.views import (
+    ALTERNATIVE,
+    BLEND,
+    FIELD,
+    JOIN,
+    MASK,
+    RENDER,
+    REPLACE,
+    REWRITE,
+    SUMMARIZE,
+    SWAP,
+    WRITTEN,
+)
 from vlmdsl.types import EncodedType, MemoryType, TokensType, VectorType
 
 __all__ = ["Names"]
@@ -307,7 +319,7 @@ class Names:
             choices = rf"\{{ {inner.latex}, {others} \}}"
             plain = f"{{{inner.text}, {inner.text}^(1), …, {inner.text}^({count})}}"
             return Math(rf"{drawn.latex} \sim \mathcal{{U}} {choices}", f"{drawn.text} ~ U{plain}")
-        if node.operation in (MASK, REPLACE, SWAP):
+        if node.operation in (MASK, REPLACE, SWAP, WRITTEN):
             said = _changed(node)
             latex = rf"{drawn.latex}\ {words('is').latex}\ {inner.latex},\ {words(said).latex}"
             return Math(latex, f"{drawn.text} is {inner.text}, {said}")
@@ -328,6 +340,12 @@ def _changed(node: Node) -> str:
     """What becomes of the tokens or the patches of a sample, or of its text, in words."""
     if node.operation is SWAP:
         return f"or with a probability of {node.number('share') * 100:g} % the text of another sample"
+    if node.operation is WRITTEN:
+        share = node.number("share")
+        chance = "" if share == 1 else f"or with a probability of {share * 100:g} % "
+        _, image, *prompt = (field.string("name") for field in node.inputs)
+        after = f" after its {prompt[0]}" if prompt else ""
+        return f"{chance}what {node.string('by')} of an earlier stage has written of its {image}{after}"
     rule = f", selected by {node.string('by')}" if node.string("by") else ""
     if node.operation is REPLACE:
         return f"with {'at most ' if rule else ''}{node.number('share') * 100:.3g} % of its patches replaced{rule}"

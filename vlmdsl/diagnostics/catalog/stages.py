@@ -1,11 +1,12 @@
-"""V0217 to V0221, V0522 and V0523: stages, and the flows of a stage."""
+"""V0217 to V0221, V0522 to V0524: stages, and the flows of a stage."""
 
 from __future__ import annotations
 
 from vlmdsl.diagnostics.problem import Problem
 
 __all__ = [
-    "ChooseFlow", "FieldOutsideFlow", "NotAField", "NumbersDiffer", "StageUnused", "StagesNotCallable", "UnknownStart",
+    "ChooseFlow", "FieldOutsideFlow", "NoWriter", "NotAField", "NumbersDiffer", "StageUnused", "StagesNotCallable",
+    "UnknownStart",
 ]  # fmt: skip
 
 _TWO = "vlo 1\nrecipe mine(image: Image, text: Text)\n"
@@ -109,7 +110,8 @@ class StageUnused(Problem):
     summary = "a stage whose weights no later stage takes over"
     explanation = (
         "A stage without `from` begins with untrained weights, not with those of the stage before it. If no later stage "
-        "starts from a stage, the weights trained there are not part of the final model."
+        "starts from a stage, the weights trained there are not part of the final model, unless its decoder writes "
+        "texts for a later one (`written`)."
     )
     bad = "stage first {\n  minimize contrast(image, text)\n}\n\nstage second {\n  minimize contrast(text, image)\n}\n"
     good = (
@@ -117,3 +119,24 @@ class StageUnused(Problem):
         "stage second from first {\n  minimize contrast(text, image)\n}\n"
     )
     severity = "warning"
+
+
+class NoWriter(Problem):
+    code = "V0524"
+    template = "the decoder `{name}` cannot have written a text: {reason}"
+    summary = "a written text without an earlier stage that trains its decoder"
+    explanation = (
+        "`written(captioner(text, image))` is what the decoder `captioner` writes of each image before the first step of the"
+        " stage, with the weights that the latest earlier stage with `next_token(linear(captioner(text, image)), text)`"
+        " ended with. In the first stage there is no such decoder. A decoder that was trained with a prompt writes after a"
+        " prompt, and one that was trained without a prompt writes without."
+    )
+    bad = (
+        _TWO + "encoder captioner = text_decoder(depth=2)\nstage pairs {\n"
+        "  minimize contrast(image, written(captioner(text, image)))\n}\n"
+    )
+    good = (
+        _TWO + "encoder captioner = text_decoder(depth=2)\nstage captions {\n"
+        "  minimize next_token(linear(captioner(text, image)), text)\n}\n"
+        "stage pairs from captions {\n  minimize contrast(image, written(captioner(text, image)))\n}\n"
+    )

@@ -10,7 +10,7 @@ from vlmdsl.types import JOINED, FieldType, ScalarType, Type
 __all__ = [
     "ALTERNATIVE", "AUGMENT", "BLEND", "CROP", "DROP", "EDA", "FIELD", "JOIN", "MASK", "PROMPTED", "RENDER", "REPLACE",
     "REWRITE",
-    "SUMMARIZE", "SWAP", "masked_text",
+    "SUMMARIZE", "SWAP", "WRITTEN", "masked_text",
 ]  # fmt: skip
 
 
@@ -44,6 +44,12 @@ def blend(node: Node, types: tuple[Type, ...]) -> Type:
 def prompted(node: Node, types: tuple[Type, ...]) -> Type:
     need(types == (FieldType("Text"), FieldType("Text")), "puts a Text before a Text")
     return FieldType("Text")
+
+
+def written(node: Node, types: tuple[Type, ...]) -> Type:
+    text, image = FieldType("Text"), FieldType("Image")
+    need(types in ((text, image), (text, image, text)), "is of a Text, an Image and maybe a prompt")
+    return text
 
 
 def mask(node: Node, types: tuple[Type, ...]) -> Type:
@@ -197,6 +203,17 @@ SWAP = define(
         takes="a Text",
         carries="`share`, `draw`",
         gives="Text: with that probability the text of another sample of the data, never an equal one",
+    )
+)
+WRITTEN = define(
+    Operation(
+        "written",
+        written,
+        {"by": (str,), "share": NUMBER, "beams": (int,), "draw": (int,)},
+        per_sample_view=True,
+        takes="a Text, an Image, and a prompt where the decoder has one",
+        carries="`by` which decoder, `share`, `beams`, `draw`",
+        gives="Text: with that probability what the decoder wrote of the image before the first step",
     )
 )
 JOIN = define(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from vlmdsl.ir import Writing
 from vlmdsl.runtime.data.concepts import ConceptNames
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.synonyms import Synonyms
@@ -23,13 +24,15 @@ Attributes = Mapping[str, object]
 @dataclass(frozen=True)
 class Materials:
     """What the run provides for samples: synonyms for `eda`, a font file for `render`, limits of reading, whether one of
-    several captions is drawn in each epoch, and concepts from which `prompt` and `concepts` draw."""
+    several captions is drawn in each epoch, concepts from which `prompt` and `concepts` draw, and texts that decoders have
+    written, by the place of the sample."""
 
     synonyms: Synonyms | None = None
     font: str | None = None
     limits: Limits = DEFAULT_LIMITS
     draw_captions: bool = False
     concepts: ConceptNames | None = None
+    written: Mapping[Writing, Sequence[str]] = field(default_factory=dict)
 
 
 NO_MATERIALS = Materials()

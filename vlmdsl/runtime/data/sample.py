@@ -24,6 +24,7 @@ from vlmdsl.runtime.values import (
     ImageFormat,
     NamingText,
     SampleColumns,
+    TextValue,
     family_of,
     first_value,
     gumbel_noise,
@@ -142,6 +143,7 @@ class SampleReader:
             root = roots[view.field]
             if view.swap is not None:
                 root, own[name] = self._swapped(root, index, view, context)
+            root = self._written(root, index, view, context)
             values[name] = view.apply(root, context)
             if view.drops:
                 kept[name] = view.kept(context)
@@ -172,6 +174,21 @@ class SampleReader:
             if value.text != own.text:
                 return value, False
         return own, True
+
+    def _written(self, own: Any, index: int, view: View, context: ViewContext) -> Any:
+        """What a decoder has written of a sample, where the view takes that; else its own value."""
+        if view.written is None:
+            return own
+        writing, attributes = view.written
+        texts = self._materials.written.get(writing)
+        if texts is None:  # of held-out samples, and of stages by themselves, as for `verify`
+            return own
+        context.counts["written: draws"] += 1
+        if context.random("written", attributes).random() >= float(str(attributes["share"])):
+            return own
+        text = texts[index]
+        context.counts["written: nothing was written, own text used"] += not text
+        return TextValue(text) if text else own
 
     def _choice(self, epoch: int, key: str, field: FieldColumns, count: int) -> int:
         """The first text of several, or one drawn in each epoch."""

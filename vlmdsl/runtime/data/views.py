@@ -10,11 +10,24 @@ import numpy as np
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import CannotLoad
-from vlmdsl.ir import Node, root_field
+from vlmdsl.ir import Node, Writing, root_field, writing_of
 from vlmdsl.ir.operations import OPERATIONS
 from vlmdsl.ir.operations.encoding import MIX
 from vlmdsl.ir.operations.grounding import CONCEPTS, PROMPT, TEXT_OF
-from vlmdsl.ir.operations.views import ALTERNATIVE, AUGMENT, CROP, DROP, EDA, MASK, RENDER, REPLACE, REWRITE, SUMMARIZE, SWAP
+from vlmdsl.ir.operations.views import (
+    ALTERNATIVE,
+    AUGMENT,
+    CROP,
+    DROP,
+    EDA,
+    MASK,
+    RENDER,
+    REPLACE,
+    REWRITE,
+    SUMMARIZE,
+    SWAP,
+    WRITTEN,
+)
 from vlmdsl.primitives.pipelines import PIPELINES, Crop, PipelineName, Steps
 from vlmdsl.runtime.data.augmentations import Place, augmented, augmented_at
 from vlmdsl.runtime.data.context import Attributes, ViewContext
@@ -34,8 +47,10 @@ _NO_PLACE = Span("<command line>", 0, 0)
 _OF_PATCHES = (DROP, REPLACE)
 """Operations that say what the tower does with patches, after all others; pixels stay as they are."""
 
-_ELSEWHERE = (*_OF_PATCHES, SWAP)
-"""Operations that no function of `VIEWS` computes: `SampleReader` swaps texts before the others."""
+_ELSEWHERE = (*_OF_PATCHES, SWAP, WRITTEN)
+"""Operations that no function of `VIEWS` computes: `SampleReader` takes other texts before the others."""
+_WRITING = "writing"
+"""What a step of a view reads, beside the attributes of its operation."""
 
 Value = Any
 """One sample's value: `TextValue`, `MaskedText`, pixels, or what else the family of a kind reads."""
@@ -74,6 +89,17 @@ class View:
     def swap(self) -> Attributes | None:
         """The attributes of its step that takes the text of another sample; None without one."""
         return next((dict(attributes) for operation, attributes in self.steps if operation == SWAP), None)
+
+    @property
+    def written(self) -> tuple[Writing, Attributes] | None:
+        """What its step reads that takes a written text, with the attributes of that step; None without one."""
+        for operation, attributes in self.steps:
+            if operation == WRITTEN:
+                step = dict(attributes)
+                writing = step[_WRITING]
+                assert isinstance(writing, Writing)
+                return writing, step
+        return None
 
     @property
     def field_kind(self) -> str:
@@ -142,7 +168,8 @@ def view_of(source: Node, span: Span = _NO_PLACE) -> View:
         if node.operation not in (*VIEWS, *_ELSEWHERE) or pipeline not in PIPELINES:
             what = f"the view `{node.operation}`" if pipeline in PIPELINES else f"the pipeline `{pipeline}`"
             raise DiagnosticError((CannotLoad.at(span, what=what),))
-        steps.append((node.operation, node.attributes))
+        reads = ((_WRITING, writing_of(node)),) if node.operation is WRITTEN else ()
+        steps.append((node.operation, (*node.attributes, *reads)))
         node = node.inputs[0]
     assert isinstance(source.type, FieldType), f"a view has a field type, not {source.type}"
     return View(start.string("name"), source.type.kind, tuple(reversed(steps)))

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from vlmdsl.backends.torch.applied import states_input
 from vlmdsl.backends.torch.step import Environment
-from vlmdsl.ir import Node, Program, encoder_of, parts_of, root_field, walk
+from vlmdsl.ir import Node, Program, Writing, decoded_texts, encoder_of, parts_of, root_field, walk, writes
 from vlmdsl.ir.operations.encoding import ENCODE, context_of
-from vlmdsl.ir.operations.prediction import TOKEN_IDS
 from vlmdsl.runtime.evaluation.features import evaluation_mode
 from vlmdsl.runtime.evaluation.generation import write
 from vlmdsl.runtime.evaluation.named_objects import Objects, right_shares
@@ -37,7 +36,10 @@ from vlmdsl.runtime.values import (
     token_ids,
 )
 
-__all__ = ["Captioning", "CaptionSettings", "caption_measures", "captioning_of", "written_captions"]
+__all__ = [
+    "Captioning", "CaptionSettings", "caption_measures", "captioning_of", "captions_of", "written_captions",
+    "writing_captioning",
+]  # fmt: skip
 
 _EXAMPLES = 12
 """The captions that are shown in a picture."""
@@ -72,13 +74,13 @@ class Captioning:
 
 def captioning_of(program: Program) -> Captioning | None:
     """The first text decoder of a program, by preference one with an image; None if it has none."""
-    decoded = [
-        node.inputs[0]
-        for node in program.nodes()
-        if node.operation is TOKEN_IDS and node.string("which") == "next" and encoder_of(node.inputs[0]).decoder is not None
-    ]
-    captionings = [_captioning(encode) for encode in decoded]
+    captionings = [_captioning(encode) for encode in decoded_texts(program)]
     return next((own for own in captionings if own.image is not None), next(iter(captionings), None))
+
+
+def writing_captioning(program: Program, writing: Writing) -> Captioning | None:
+    """The first text decoder of a program that can write this; None if it has none."""
+    return next((_captioning(encode) for encode in decoded_texts(program) if writes(encode, writing)), None)
 
 
 def _captioning(encode: Node) -> Captioning:
@@ -181,16 +183,32 @@ def written_captions(
 ) -> list[str]:
     """The caption that the decoder writes of each of these images, after a `prompt` where the decoder was trained with
     them."""
-    tower, count = model.encoders[captioning.tower], len(images.pixels)
+    prompts: TextBatch | None = None
+    if captioning.prompt is not None:
+        form = model.encoders[captioning.tower].text_format
+        assert isinstance(form, TextFormat)
+        prompts = form.encode([prompt] * len(images.pixels))
+    return captions_of(model, captioning, images, prompts, beams=beams)
+
+
+def captions_of(
+    model: VisionLanguageModel,
+    captioning: Captioning,
+    images: ImageBatch,
+    prompts: TextBatch | None = None,
+    *,
+    beams: int = 1,
+) -> list[str]:
+    """The same after a prompt of its own for each image, in the format of the decoder."""
+    tower, count, device = model.encoders.encoder(captioning.tower), len(images.pixels), images.pixels.device
     form = tower.text_format
-    assert isinstance(tower, Encoder)
     assert isinstance(form, TextFormat)
     assert captioning.image_field is not None
-    device = images.pixels.device
     values: dict[str, Value] = {captioning.image_field: images}
     values[captioning.text] = to(form.encode([""] * count), device)
     if captioning.prompt is not None:
-        values[captioning.prompt] = to(form.encode([prompt] * count), device)
+        assert prompts is not None
+        values[captioning.prompt] = to(prompts, device)
     batch = Batch(values, torch.arange(count), [str(number) for number in range(count)])
     with evaluation_mode(model):
         context, chosen = _context(model, batch, captioning), torch.arange(count, device=device)

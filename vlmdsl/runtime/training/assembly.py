@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import StreamUnusable
 from vlmdsl.diagnostics.catalog.sources import WeightsUnusable
-from vlmdsl.ir import ONE_SOURCE, Column, Program, columns, draws, ramps, ramps_in_epochs, sample_index
+from vlmdsl.ir import ONE_SOURCE, Column, Program, Writing, columns, draws, ramps, ramps_in_epochs, sample_index, writings
 from vlmdsl.ir.operations.views import FIELD, SWAP
 from vlmdsl.runtime.data import (
     BatchLoader,
@@ -93,6 +93,8 @@ class Data:
     foreign: bool = False
     """Whether the held-out samples are not those of the run."""
     stream: SampleStream | None = None
+    written: Mapping[Writing, Sequence[str]] = field(default_factory=dict)
+    """What decoders of earlier stages have written of the training samples, by their places."""
 
 
 def open_data(
@@ -176,6 +178,8 @@ def _stream(program: Program, config: RunConfig, stand_ins: list[Call]) -> Sampl
         reason = "the recipe retrieves from a share of the samples; name others with `data.reference`"
     elif sample_index(program) is not None:
         reason = "the recipe keeps a number per sample, and the length of a stream is not known"
+    elif writings(program):
+        reason = "a decoder writes a text for each sample, and the length of a stream is not known"
     elif any(node.operation is SWAP for node in program.nodes()):
         reason = "the recipe swaps texts with those of any other samples"
     elif in_epochs := ramps_in_epochs(ramps(program)):
@@ -356,7 +360,7 @@ def training_batches(
         rank=world.rank,
         world=world.size,
         workers=workers_for(config.data.workers, config.train.steps, flows),
-        materials=materials_of(config),
+        materials=replace(materials_of(config), written=data.written),
         groups=groups,
         parts=weights_of(program, config.data, data),
         noise=model.noise_lengths(),

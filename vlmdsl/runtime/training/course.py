@@ -9,7 +9,7 @@ from typing import Any
 
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.ir import Flow, Stage, ramps, sample_index
+from vlmdsl.ir import Flow, Stage, Writing, ramps, sample_index, writer_of, writings
 from vlmdsl.runtime.data import BatchLoader, MixedBatches, Mixture, Source, Survey, requirements, texts_of
 from vlmdsl.runtime.evaluation import code_prediction_of, comparison_of, first_image_tower
 from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
@@ -80,6 +80,8 @@ class FlowOfRun:
     objective: Objective
     config: RunConfig
     """The settings of the run, with those of the stage and of the flow."""
+    writers: Mapping[Writing, str] = field(default_factory=dict)
+    """What decoders write for it before the first step, each with the stage that has trained the decoder."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,10 @@ class StageOfRun:
     def end(self) -> int:
         """Number of steps of the run that are done when the stage ends."""
         return self.before + self.config.train.steps
+
+    def needs(self, earlier: str) -> bool:
+        """Whether it begins with the weights of an earlier stage, or reads what a decoder of that stage writes."""
+        return self.starts_from == earlier or any(earlier in flow.writers.values() for flow in self.flows)
 
     @property
     def measured(self) -> FlowOfRun:
@@ -199,15 +205,18 @@ def course_of(stages: Iterable[tuple[Stage, Mapping[str, Objective]]], config: R
     stages = list(stages)
     streams = [stream for _, objectives in stages for objective in objectives.values() for stream in objective.streams]
     separate = frozenset(tower for tower, need in tower_needs(streams).items() if need.separate_patches)
-    for stage, objectives in stages:
-        flows = tuple(_flow(stage, flow, objectives[flow.name], config) for flow in stage.flows)
+    for number, (stage, objectives) in enumerate(stages):
+        earlier = [each for each, _ in stages[:number]]
+        flows = tuple(_flow(stage, flow, objectives[flow.name], config, earlier) for flow in stage.flows)
         before = course[-1].end if course else 0
         course.append(StageOfRun(stage.name, stage.starts_from, flows, config_of(config, stage.name), before, separate))
     return tuple(course)
 
 
-def _flow(stage: Stage, flow: Flow, objective: Objective, config: RunConfig) -> FlowOfRun:
-    return FlowOfRun(flow.name, flow.share, objective, config_of(config, stage.name, flow.name))
+def _flow(stage: Stage, flow: Flow, objective: Objective, config: RunConfig, earlier: Sequence[Stage]) -> FlowOfRun:
+    writers = ((writing, writer_of(writing, earlier)) for writing in writings(objective.program))
+    names = {writing: writer.name for writing, writer in writers if writer is not None}
+    return FlowOfRun(flow.name, flow.share, objective, config_of(config, stage.name, flow.name), names)
 
 
 def with_settings(course: Sequence[StageOfRun], config: RunConfig) -> tuple[StageOfRun, ...]:

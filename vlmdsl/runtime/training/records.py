@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 __all__ = [
     "CheckpointState", "FinishedRun", "KeptUse", "RecipeRecord", "RunRecord", "StoredComparison", "StoredEvaluation",
-    "StoredExamples", "StoredFile",
+    "StoredExamples", "StoredFile", "WrittenRecord",
 ]  # fmt: skip
 
 _LONGEST_NAME = 200
@@ -93,6 +93,15 @@ class CheckpointState(_Record):
     run: str
     """The identity of the run: `RunRecord.identity`."""
     files: dict[FileName, StoredFile]
+
+
+class WrittenRecord(_Record):
+    """The record beside texts that a decoder wrote: what it read, its weights, and what it wrote."""
+
+    writing: dict[str, str | int]
+    weights: Digest
+    samples: Count
+    sha256: Digest
 
 
 class KeptUse(_Record):

@@ -87,6 +87,11 @@ class RunFolder:
         """The folder of what stages ended with from which later ones start."""
         return self.path / "stages"
 
+    @property
+    def written(self) -> Path:
+        """The folder of what decoders of earlier stages wrote for later ones."""
+        return self.path / "written"
+
     def not_finite(self, step: int) -> Path:
         """The facts about a step whose loss or gradient was not finite (V0819)."""
         return self.path / f"not-finite-step-{step}.json"
@@ -150,7 +155,7 @@ class RunFolder:
     def check_plain(self) -> None:
         """V0850 if a file or folder that the run writes to is a link to elsewhere, or of the other kind."""
         files = (self.recipe, self.config, self.facts, self.metrics, self.curves, self.evaluation, self.untrained)
-        for file in (*files, self.checkpoints, self.stages, self.path / KEPT, self.path / LOCK):
+        for file in (*files, self.checkpoints, self.stages, self.written, self.path / KEPT, self.path / LOCK):
             _check_plain(file, self.path)
         for file in files:
             if file.is_dir():

@@ -47,6 +47,7 @@ from vlmdsl.runtime.training.run_folder import RunFolder
 from vlmdsl.runtime.training.stages import BegunStage
 from vlmdsl.runtime.training.starting import RecipeFiles, check_same_data, write_resumed, write_start
 from vlmdsl.runtime.training.tokenizers import check_towers
+from vlmdsl.runtime.training.written import with_written_texts
 from vlmdsl.schema import RunConfig
 from vlmdsl.source import Span
 
@@ -242,6 +243,9 @@ def _check_sharding(course: Sequence[StageOfRun], world: World) -> None:
 def _prepare(stage: StageOfRun, opened: _Opened, world: World, resume: RunFolder | None, over: _Over | None) -> _Prepared:
     """Model and batches of a stage; `over` are those that this process has trained."""
     data = opened.data.stages[stage.name]
+    folder = resume if over is None else over.folder
+    if folder is not None:
+        data = with_written_texts(stage, opened.course, opened.data.stages, opened.tokenizers, folder, world)
     model = stage.build(opened.tokenizers, world, DataFacts.of(data))
     surveyed = stage.survey(data, model)
     stage.prepare(data, model)

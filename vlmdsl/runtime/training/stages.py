@@ -256,7 +256,7 @@ class BegunStage:
             place = self.batches.state_dict()
             seed = self.stage.config.train.seed
             position = Position(step, **place, seed=seed, stage=self.stage.name, scale=self.scale)
-            needed = any(later.starts_from == self.stage.name for later in self.course if self.stage.name)
+            needed = any(later.needs(self.stage.name) for later in self.course if self.stage.name)
             roots = [self.folder.stages / self.stage.name] if needed and step == self.stage.end else []
             for root in (*roots, self.folder.checkpoints):  # the final weights of a stage first: they mark it as finished
                 save_checkpoint(
