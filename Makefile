@@ -1,6 +1,7 @@
 # Everything here needs only make, bash and Python 3.11 or newer; PYTHON=python3.12 picks another one.
 #   make demo     train CLIP on the built-in data     make test     run all tests
 #   make check    what continuous integration runs    make format   rewrite the code in the one style
+#   make gpu      all that only a GPU can show, in ten minutes; writes benchmarks/results/gpu_*.json
 
 PYTHON  ?= python3
 VENV    ?= .venv
@@ -55,7 +56,7 @@ wheel: $(DEVELOPMENT)
 	$(PYTEST) tests/architecture/test_wheel.py
 
 gpu: $(DEVELOPMENT)
-	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

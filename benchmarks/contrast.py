@@ -177,7 +177,7 @@ def measure(options: argparse.Namespace, batch: int) -> dict[str, Any]:
     gate = errors(options, batch)
     if not passes_gate(gate):
         raise SystemExit(f"the gate is not passed at batch {batch}: relative errors {gate}")
-    clock, memory = times(options, batch), peaks(options, batch)
+    clock, memory = times(options, batch), {} if options.times_only else peaks(options, batch)
     rows: dict[str, Any] = {}
     for name, taken in clock.items():
         ratio, interval = ratio_with_interval(taken, clock[BASELINE])
@@ -230,6 +230,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
+    parser.add_argument("--times-only", action="store_true", help="leave out memory, which takes a process for each variant")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.dtype = getattr(torch, options.dtype)

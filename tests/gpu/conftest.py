@@ -1,4 +1,4 @@
-"""Tests that need a CUDA device: `make gpu` runs them; elsewhere they are skipped and say so."""
+"""Tests that need a CUDA device: `make gpu` runs them, but the slow ones; elsewhere they are skipped and say so."""
 
 from __future__ import annotations
 

@@ -88,6 +88,7 @@ def test_short_floats_come_near(name: str, dtype: torch.dtype) -> None:
     assert differences(actual, expected, 0.05) == []
 
 
+@pytest.mark.slow  # a minute for every few recipes: `make gpu` leaves it out
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_compiled_is_eager(name: str) -> None:
     expected = steps(objective_of(name).cuda(), "cuda", torch.float32)
