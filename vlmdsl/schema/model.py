@@ -35,7 +35,9 @@ class ModelConfig(Section):
     )
     text_encoder: str = Field(
         "transformer:tiny",
-        description="text encoder: a preset (`transformer:tiny`, ...), `hf:NAME-OR-FOLDER` or `open_clip:NAME-OR-FOLDER`",
+        description="text encoder: a built-in preset (`transformer:tiny`, `transformer:small`, `transformer:base`: causal, "
+        "as in CLIP; `transformer:tiny_bidirectional`, with normalised embeddings as in BERT), `hf:NAME-OR-FOLDER` or "
+        "`open_clip:NAME-OR-FOLDER`",
     )
     shared_encoder: str = Field(
         "shared:tiny",

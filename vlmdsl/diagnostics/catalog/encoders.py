@@ -14,11 +14,11 @@ class UnknownEncoder(Problem):
     explanation = (
         "An encoder is named by its family and a preset or a place: `vit:tiny`, `vit:small` and `vit:base` are the "
         "built-in image encoders, and so are `groupvit:tiny` and `groupvit:small`, which group patches. "
-        "`transformer:tiny`, `transformer:small` and `transformer:base` are the text encoders, and `hf:NAME-OR-FOLDER` "
-        "loads a pretrained model of either kind through the `transformers` library, `timm:NAME-OR-FOLDER` an image "
-        "model of `timm`, and `open_clip:MODEL/WEIGHTS` or `open_clip:FOLDER` one half of a model of `open_clip`. With "
-        "`model.pretrained=false` they begin with new weights. The image encoder is set with `model.image_encoder`, the "
-        "text encoder with `model.text_encoder`; neither can replace the other."
+        "`transformer:tiny`, `transformer:tiny_bidirectional`, `transformer:small` and `transformer:base` are the text "
+        "encoders, and `hf:NAME-OR-FOLDER` loads a pretrained model of either kind through the `transformers` library, "
+        "`timm:NAME-OR-FOLDER` an image model of `timm`, and `open_clip:MODEL/WEIGHTS` or `open_clip:FOLDER` one half of "
+        "a model of `open_clip`. With `model.pretrained=false` they begin with new weights. The image encoder is set with"
+        " `model.image_encoder`, the text encoder with `model.text_encoder`; neither can replace the other."
     )
     provoked_by = "`--set model.image_encoder=vit:tinny`"
 

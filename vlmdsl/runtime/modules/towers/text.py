@@ -18,7 +18,9 @@ __all__ = ["PRESETS", "TextConfig", "TextTransformer"]
 class TextConfig:
     """The shape of a text tower; `text_length` is the longest text, in tokens.
 
-    `causal`: a token sees those before it (as in CLIP); else all tokens see one another.
+    `causal`: a token sees those before it (as in CLIP); else all tokens see one another. `normed`: embedded tokens are
+    normalised (as in BERT). Otherwise they are far weaker than what the blocks add to them, and in a narrow tower the states
+    of a word are hardly more alike than those of different ones: to tell words apart takes many steps.
     """
 
     width: int
@@ -27,10 +29,14 @@ class TextConfig:
     vocabulary_size: int = 49_408
     text_length: int = 77
     causal: bool = True
+    normed: bool = False
 
 
 PRESETS: dict[str, TextConfig] = {
     "tiny": TextConfig(width=64, depth=2, heads=2, vocabulary_size=1024, text_length=32),
+    "tiny_bidirectional": TextConfig(
+        width=64, depth=2, heads=2, vocabulary_size=1024, text_length=32, causal=False, normed=True
+    ),
     "small": TextConfig(width=384, depth=12, heads=6),
     "base": TextConfig(width=512, depth=12, heads=8),
 }
@@ -51,6 +57,7 @@ class TextTransformer(Encoder):
         self.causal = config.causal
         self.embedding = nn.Embedding(config.vocabulary_size, config.width)
         self.positions = nn.Parameter(torch.empty(config.text_length, config.width))
+        self.embedding_norm = nn.LayerNorm(config.width) if config.normed else None
         self.transformer = Transformer(config.width, config.depth, config.heads)
         self.pooled_projection = nn.Linear(config.width, dimension, bias=False) if "pooled" in self.yields else None
         self.token_projection = nn.Linear(config.width, dimension, bias=False) if "tokens" in self.yields else None
@@ -68,6 +75,8 @@ class TextTransformer(Encoder):
         if mask is None:
             mask = torch.ones_like(values, dtype=torch.bool)
         hidden = self.embedding(values) + self.positions[:length]
+        if self.embedding_norm is not None:
+            hidden = self.embedding_norm(hidden)
         causal = self.config.causal
         # Padding comes last, so causal attention never sees it from a token.
         hidden = self.transformer(hidden, mask=None if causal else never_empty(mask), causal=causal)

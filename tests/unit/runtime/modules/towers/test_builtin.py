@@ -146,6 +146,23 @@ def test_a_fresh_image_encoder_sees_the_image_as_well_as_the_place(stem):
     assert 0.4 < (patches.std() / encoder.positions.std()).item() < 2.5
 
 
+def test_normed_embeddings_tell_words_apart_whatever_is_around_them():
+    def likeness(name: str) -> tuple[float, float]:
+        """The mean cosine of the states of one word in two texts, and of two words at the same place."""
+        torch.manual_seed(0)
+        encoder = build_encoder(name, "Text", 64, yields=["states"])
+        texts = torch.randint(300, (2, 64, 24))
+        one, other = (encoder(each).states[:, 12] for each in texts)
+        texts[1, :, 12] = texts[0, :, 12]
+        same = encoder(texts[1]).states[:, 12]
+        return tuple(torch.cosine_similarity(one, each, dim=1).mean().item() for each in (same, other))
+
+    same, other = likeness("transformer:tiny_bidirectional")
+    assert same > other + 0.4
+    same, other = likeness("transformer:tiny")
+    assert same < other + 0.2
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "sizes", "code", "words"),
     [
