@@ -4,15 +4,43 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
-from oracles.test_region_words import tensors_of
+from oracles.test_region_words import run, tensors_of
 from vlmdsl.backends.torch import ops
 from vlmdsl.backends.torch.ops import set_matching
 from vlmdsl.backends.torch.ops.detection import assigned_words, atss_of, box_loss_of, centreness_of, generalised_iou
 
 
-@pytest.mark.parametrize("name", ["glip-atss", "glip-atss_nopositive"])
-def test_the_detector_of_glip_is_the_authors(name: str) -> None:
+def terms_of_glip(
+    boxes: Tensor,
+    words: Tensor,
+    mask: Tensor,
+    anchors: Tensor,
+    deltas: Tensor,
+    central: Tensor,
+    logits: Tensor,
+    sizes: list[int],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The box of each anchor, and the three terms."""
+    at = atss_of(anchors, sizes, boxes, topk=9, pixel=1.0, inside=0.01)
+    return at, {
+        "token": ops.focal(logits, assigned_words(ops.WordMap(words, mask), at)),
+        "reg": 2 * box_loss_of(deltas, anchors, boxes, at, pixel=1.0),
+        "centerness_loss": centreness_of(central, anchors, boxes, at),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "compiled"),
+    [
+        ("glip-atss", False),
+        ("glip-atss_nopositive", False),
+        pytest.param("glip-atss", True, marks=pytest.mark.slow),
+    ],
+    ids=["glip-atss", "glip-atss_nopositive", "compiled"],
+)
+def test_the_detector_of_glip_is_the_authors(name: str, compiled: bool) -> None:
     tensors = tensors_of(name)
     counts = tensors["boxes_per_image"].tolist()
     samples, most, length = len(counts), max(counts), tensors["text_mask"].shape[1]
@@ -22,17 +50,10 @@ def test_the_detector_of_glip_is_the_authors(name: str) -> None:
         own = slice(start, start + count)
         boxes[row, :count], labels[row, :count] = tensors["boxes"][own], tensors["labels"][own]
         words[row, :count] = tensors["positive_map"][own] > 0
-    anchors, sizes = tensors["anchors"], tensors["level_sizes"].tolist()
-    at = atss_of(anchors, sizes, boxes, topk=9, pixel=1.0, inside=0.01)
-    assert torch.equal(torch.where(at >= 0, labels.gather(1, at.clamp(min=0)), 0), tensors["out_assigned_labels"])
-
     leaves = {key: tensors[key].requires_grad_() for key in ("box_regression", "centerness", "dot_product_logits")}
-    target = assigned_words(ops.WordMap(words, tensors["text_mask"] > 0), at)
-    terms = {
-        "token": ops.focal(leaves["dot_product_logits"], target),
-        "reg": 2 * box_loss_of(leaves["box_regression"], anchors, boxes, at, pixel=1.0),
-        "centerness_loss": centreness_of(leaves["centerness"], anchors, boxes, at),
-    }
+    fixed, sizes = (boxes, words, tensors["text_mask"] > 0, tensors["anchors"]), tensors["level_sizes"].tolist()
+    at, terms = run(terms_of_glip, compiled, *fixed, *leaves.values(), sizes=sizes)
+    assert torch.equal(torch.where(at >= 0, labels.gather(1, at.clamp(min=0)), 0), tensors["out_assigned_labels"])
     for key, value in terms.items():
         torch.testing.assert_close(value.detach(), tensors[f"out_{key}"], rtol=1e-9, atol=0)
     torch.stack(list(terms.values())).sum().backward()
@@ -66,7 +87,24 @@ def test_a_box_that_is_predicted_exactly_has_no_loss() -> None:
     assert ops.giou(ops.tokens(deltas, None), boxes, at, scale=4.0).abs() < 1e-6
 
 
-def test_the_criterion_of_mdetr_is_the_authors() -> None:
+def terms_of_mdetr(
+    boxes: Tensor, words: Tensor, logits: Tensor, predicted: Tensor, queries: Tensor, tokens: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The box of each prediction, and the four terms, without their weights."""
+    affinity = set_matching.token_affinity(logits, words)
+    at = set_matching.hungarian(affinity, predicted, boxes, affinity_weight=1.0, l1_weight=5.0, giou_weight=2.0)
+    objects, named = (ops.normalize(ops.tokens(each, None)) for each in (queries, tokens))
+    count, target = set_matching.box_count(boxes), assigned_words(ops.WordMap(words), at)
+    return at, {
+        "ce": set_matching.soft_tokens(logits, words, at, count),
+        "bbox": set_matching.absolute_error(predicted, boxes, at, count),
+        "giou": set_matching.matched_giou(predicted, boxes, at, count),
+        "contrastive_align": set_matching.token_contrast(ops.alignment(objects, named) / 0.07, target, count),
+    }
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eager", "compiled"])
+def test_the_criterion_of_mdetr_is_the_authors(compiled: bool) -> None:
     tensors = tensors_of("mdetr-criterion")
     counts, length = tensors["boxes_per_image"].tolist(), tensors["token_positive"].shape[1]
     boxes = torch.zeros(len(counts), max(counts), 4, dtype=torch.float64)
@@ -75,20 +113,8 @@ def test_the_criterion_of_mdetr_is_the_authors() -> None:
         boxes[row, : len(own)] = set_matching.corners(tensors["boxes"][own])
         words[row, : len(own)] = tensors["token_positive"][own]
     leaves = {key: tensors[key].requires_grad_() for key in ("pred_logits", "pred_boxes", "proj_queries", "proj_tokens")}
-    logits, predicted = leaves["pred_logits"], leaves["pred_boxes"]
-    affinity = set_matching.token_affinity(logits, words)
-    at = set_matching.hungarian(affinity, predicted, boxes, affinity_weight=1.0, l1_weight=5.0, giou_weight=2.0)
+    at, terms = run(terms_of_mdetr, compiled, boxes, words, *leaves.values())
     assert torch.equal(at, tensors["out_match"])
-
-    queries, tokens = (ops.normalize(ops.tokens(leaves[key], None)) for key in ("proj_queries", "proj_tokens"))
-    count = set_matching.box_count(boxes)
-    target = assigned_words(ops.WordMap(words), at)
-    terms = {
-        "ce": set_matching.soft_tokens(logits, words, at, count),
-        "bbox": set_matching.absolute_error(predicted, boxes, at, count),
-        "giou": set_matching.matched_giou(predicted, boxes, at, count),
-        "contrastive_align": set_matching.token_contrast(ops.alignment(queries, tokens) / 0.07, target, count),
-    }
     for key, value in terms.items():
         torch.testing.assert_close(value.detach(), tensors[f"out_loss_{key}"], rtol=1e-9, atol=0)
     total = terms["ce"] + 5 * terms["bbox"] + 2 * terms["giou"] + terms["contrastive_align"]

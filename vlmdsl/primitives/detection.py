@@ -181,3 +181,42 @@ register(
         ),
     )
 )
+
+
+class AroundParameters(Parameters):
+    """Arguments of `around_patches`."""
+
+    size: float = Field(
+        default=0.05, gt=0.0, lt=1.0, description="side of the box around each patch, as a share of the image"
+    )
+
+
+def _around_patches(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    numbers = builder.tokens(subjects["numbers"], "numbers", "around_patches")
+    assert isinstance(parameters, AroundParameters)
+    _check_patches(builder, numbers, "numbers", "around_patches")
+    return builder.add("around_patches", numbers, size=float(parameters.size))
+
+
+register(
+    Primitive(
+        name="around_patches",
+        family="detection",
+        summary=(
+            "Boxes that begin where their patches are: numbers of each patch plus the logits of the centre and the size of "
+            "a box around it (Deformable DETR, DINO). Without it all patches begin with one box, and which of them is "
+            "matched with a box of the image is left to chance."
+        ),
+        meaning=_around_patches,
+        subjects=(Subject("numbers", ("Tokens",), "four numbers per patch, `token_head(points, out=4)`"),),
+        parameters=AroundParameters,
+        formula=r"g(x_{ik}) + \sigma^{-1}(c_k, s, s)",
+        cost="none",
+        example=(
+            "recipe matched_boxes(image: Image, boxes: Boxes, phrases: Phrases)\nlet text = language(text_of(phrases))\n"
+            'let points = vision(image).tokens\nlet places = around_patches(token_head(points, out=4, name="boxes"))\n'
+            "let at = match_boxes(alignment(points, text), places, word_map(text, boxes), boxes)\n"
+            "minimize box_error(places, boxes, at=at)"
+        ),
+    )
+)

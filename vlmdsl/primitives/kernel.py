@@ -25,7 +25,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "codes": ("codebook", "codes"),
     "reconstruction": ("decode", "pixels", "reconstruct"),
     "naming": ("dictionary", "text_of", "prompt", "concepts", "word_map"),
-    "detection": ("token_head", "atss", "giou", "centreness", "word_bias"),
+    "detection": ("token_head", "atss", "giou", "centreness", "word_bias", "around_patches"),
     "set_matching": ("match_boxes", "soft_token_loss", "token_contrast_loss", "box_error", "matched_iou"),
     "grounding": ("regions", "alignment", "focal", "region_distillation", "region_contrast"),
     "grouping": ("assignment", "segment_mean", "assignment_divergence"),

@@ -56,7 +56,12 @@ register(
 class PromptParameters(Parameters):
     """Arguments of `prompt`."""
 
-    negatives: int = Field(default=85, ge=0, le=MAXIMUM_CONCEPTS, description="the most names of other things")
+    negatives: int = Field(
+        default=85,
+        ge=0,
+        le=MAXIMUM_CONCEPTS,
+        description="the most names of other things; 0: none, and the text is that of `text_of`",
+    )
     full: float = Field(
         default=0.5,
         ge=0.0,

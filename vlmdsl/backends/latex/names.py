@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from vlmdsl.backends.latex.boxes import around_patches
 from vlmdsl.backends.latex.draws import mixture, partner_of
 from vlmdsl.backends.latex.learned import LearnedNumbers
 from vlmdsl.backends.latex.notation import (
@@ -22,6 +23,7 @@ from vlmdsl.backends.latex.notation import (
 )
 from vlmdsl.backends.latex.retrieval import attended
 from vlmdsl.ir import Encoder, Node, Program, Ramp, Teacher, encoder_of, head_words, parts_of
+from vlmdsl.ir.operations.detection import AROUND_PATCHES
 from vlmdsl.ir.operations.encoding import ENCODE, GATE, MIX, NORMALIZE, POOLED, REDUCE_TOKENS, TOKENS
 from vlmdsl.ir.operations.grounding import REGIONS
 from vlmdsl.ir.operations.mining import FETCH
@@ -362,6 +364,7 @@ _MADE: dict[str, Callable[[Names, Node, str], Math]] = {
     GATE: Names._gated,
     REDUCE_TOKENS: Names._reduced,
     REGIONS: Names._regions,
+    AROUND_PATCHES: lambda names, node, index: around_patches(names.written_out, names.state, node, index),
     ADD: Names._combined,
     SUBTRACT: Names._combined,
     STOP: Names._stopped,

@@ -8,8 +8,8 @@ from vlmdsl.ir.operations.rules import NUMBER, fixed, need, take
 from vlmdsl.types import AlignmentType, BoxAssignmentType, FieldType, LossType, TokensType, Type, WordMapType
 
 __all__ = [
-    "ASSIGNED_WORDS", "ATSS", "BOX_ERROR", "CENTRENESS", "GIOU", "MATCHED_IOU", "MATCH_BOXES", "SOFT_TOKEN_LOSS",
-    "TOKEN_CONTRAST_LOSS", "WORD_BIAS",
+    "AROUND_PATCHES", "ASSIGNED_WORDS", "ATSS", "BOX_ERROR", "CENTRENESS", "GIOU", "MATCHED_IOU", "MATCH_BOXES",
+    "SOFT_TOKEN_LOSS", "TOKEN_CONTRAST_LOSS", "WORD_BIAS",
 ]  # fmt: skip
 
 
@@ -19,6 +19,13 @@ def atss(node: Node, types: tuple[Type, ...]) -> Type:
     need(types[1] == FieldType("Boxes"), f"takes Boxes, got {types[1]}")
     need(node.number("topk") >= 1 and node.number("scale") > 0, "has no anchor")
     return BoxAssignmentType()
+
+
+def around_patches(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, TokensType)
+    need(types[0] == TokensType(tokens="P"), f"takes numbers of the patches of an image, got {types[0]}")
+    need(0 < node.number("size") < 1, f"is of boxes of a share of the image, got {node.number('size')}")
+    return types[0]
 
 
 def of_points(node: Node, types: tuple[Type, ...]) -> Type:
@@ -109,6 +116,17 @@ WORD_BIAS = define(
         per_sample=True,
         takes="Alignment, Tokens of one number per word",
         gives="Alignment: the number of each word added to the logits of all regions",
+    )
+)
+AROUND_PATCHES = define(
+    Operation(
+        "around_patches",
+        around_patches,
+        {"size": NUMBER},
+        per_sample=True,
+        takes="Tokens of four numbers per patch",
+        carries="`size` of the box that is added, as a share of the image",
+        gives="Tokens: logits of centre and size, those of a box of this size around each patch added to the numbers",
     )
 )
 MATCH_BOXES = define(

@@ -23,13 +23,16 @@ def prompt(value: object, attributes: Attributes, context: ViewContext) -> Namin
     """The names of the boxes and names of others, in random order.
 
     With the probability `full` there are as many others as `negatives` says, else a number from 1 to it is drawn; there are
-    fewer where the text would be longer than its tower takes, so that names of boxes are cut off last.
+    fewer where the text would be longer than its tower takes, so that names of boxes are cut off last. Without any negatives
+    the text stays as it is.
     """
     assert isinstance(value, PhrasesValue)
     context.counts["prompt: draws"] += 1
-    random, most = context.random("prompt", attributes), int(str(attributes["negatives"]))
+    if not (most := int(str(attributes["negatives"]))):
+        return text_of(value, attributes, context)
+    random = context.random("prompt", attributes)
     full = random.random() < float(str(attributes["full"]))
-    drawn = most if full or not most else int(random.integers(1, most + 1))
+    drawn = most if full else int(random.integers(1, most + 1))
     own = [name for name in dict.fromkeys(value.names) if name]
     others = _others(value, own, drawn, random, context)
     places, shortened = random.random(len(own) + len(others)), False

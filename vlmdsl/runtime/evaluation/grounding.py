@@ -46,7 +46,8 @@ def grounding_of(program: Program) -> Grounding | None:
             phrases = root_field(text.inputs[0]).string("name")
             at_points = words is not word_map
             prediction = box_prediction_of(program) if at_points else None
-            return Grounding(logits, boxes.string("name"), phrases, text, at_points=at_points, prediction=prediction)
+            name, rivals = boxes.string("name"), node.operation is TOKEN_CONTRAST_LOSS
+            return Grounding(logits, name, phrases, text, at_points=at_points, prediction=prediction, rivals=rivals)
         if node.operation is REGION_DISTILLATION:
             logits, _, boxes = node.inputs
             tables = [column_of(below) for below in walk([logits]) if below.operation is REFERENCE]

@@ -36,7 +36,8 @@ class Grounding:
     names that they are compared with, and the fields that hold boxes and phrases.
 
     Regions may be the points of a grid (`at_points`), which may predict boxes by the `prediction`. A box is then its central
-    point or, of points that are matched with boxes one to one, the one whose predicted box overlaps it most.
+    point or, of points that are matched with boxes one to one, those that predict it. Words that are learned as `rivals`,
+    by a softmax over them, say which phrase a region has; others, whether it has this one.
     """
 
     logits: Node
@@ -46,6 +47,11 @@ class Grounding:
     table: Column | None = None
     at_points: bool = False
     prediction: BoxPrediction | None = None
+    rivals: bool = False
+
+
+_PREDICTED = 0.5
+"""A point predicts a box if the two overlap by so much: that of COCO's AP50."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +71,16 @@ class PhraseScores:
     def scores_at(self, boxes: Tensor) -> Tensor:
         """The scores of the point that stands for each of the boxes [b, R, 4]: [b, R, n].
 
-        This is the central point or, of matched ones, the one whose predicted box overlaps it most.
+        This is the central point. Of matched ones, of which one is for a box and its neighbours are for none, it is for each
+        phrase the most certain one that predicts the box; if none does, the one whose box overlaps it most.
         """
-        if self.matched and self.boxes is not None:
-            places = pairwise_overlap(boxes, self.boxes).argmax(dim=2)
-        else:
+        if not self.matched or self.boxes is None:
             places = central_points(boxes, self.scores.shape[1])
-        return self.scores.gather(1, places[..., None].expand(-1, -1, self.scores.shape[2]))
+            return self.scores.gather(1, places[..., None].expand(-1, -1, self.scores.shape[2]))
+        overlaps = pairwise_overlap(boxes, self.boxes)
+        nearest = overlaps >= overlaps.amax(dim=2, keepdim=True).clamp(max=_PREDICTED)
+        certain = self.scores if self.confidence is None else self.scores * self.confidence[..., None]
+        return torch.where(nearest[..., None], certain[:, None], 0.0).amax(dim=2)
 
     def detections(self) -> list[Detections]:
         """The best detections of each image, scored as in ATSS by the square root of probability times confidence."""
@@ -127,17 +136,18 @@ def _of_text(model: VisionLanguageModel, grounding: Grounding, phrases: Sequence
         values: dict[str, Value] = dict(batch.values)
         values[name], values[port(name, "word_map")] = _repeated(texts, len(batch)), _repeated(named, len(batch))
         parts.append(_of_batch(model, replace(batch, values=values).to(device), grounding, name))
-    return replace(parts[0], scores=torch.cat([part.scores for part in parts], dim=2))
+    scores = torch.cat([part.scores for part in parts], dim=2)
+    return replace(parts[0], scores=scores.softmax(dim=2) if grounding.rivals else scores)
 
 
 def _of_batch(model: VisionLanguageModel, batch: Batch, grounding: Grounding, name: str) -> PhraseScores:
-    """The scores of the phrases of the text that has this name in a batch."""
+    """The scores of the phrases of the text that has this name in a batch; of rivals their logits."""
     features = Step(model.objective, model).outputs(model.begin(batch))
     logits = model.objective.value(grounding.logits, features)
     words = batch.values[port(name, "word_map")][0]
     assert words is not None
     of_phrases = words.to(logits.dtype)
-    total = torch.einsum("brl,bnl->brn", logits.sigmoid(), of_phrases)
+    total = torch.einsum("brl,bnl->brn", logits if grounding.rivals else logits.sigmoid(), of_phrases)
     scores = total / of_phrases.sum(dim=2)[:, None, :].clamp(min=1)
     prediction = grounding.prediction
     if prediction is None:

@@ -49,3 +49,17 @@ def test_a_prediction_is_matched_by_the_words_that_it_is_sure_of() -> None:
     logits, places = torch.tensor([[[-3.0, 3.0], [3.0, -3.0]]]), ops.tokens(torch.zeros(1, 2, 4), None)
     at = ops.match_boxes(logits, places, words, boxes, affinity=2.0, l1=5.0, giou=2.0)
     assert at.tolist() == [[1, 0]]
+
+
+def test_patches_predict_boxes_around_them_until_they_learn_others() -> None:
+    numbers = torch.zeros(1, 4, 4)
+    numbers[0, 3, 2:] = 1.0
+    places = ops.around_patches(ops.tokens(numbers, None), size=0.25)
+    predicted = places.values.sigmoid()[0]
+    torch.testing.assert_close(predicted[:, :2], torch.tensor([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]))
+    torch.testing.assert_close(predicted[:3, 2:], torch.full((3, 2), 0.25))
+    assert bool((predicted[3, 2:] > 0.25).all())
+    boxes = torch.tensor([[[0.5, 0.0, 1.0, 0.5], [0.0, 0.5, 0.5, 1.0]]])
+    words = ops.WordMap(torch.ones(1, 2, 1, dtype=torch.bool))
+    at = ops.match_boxes(torch.zeros(1, 4, 1), places, words, boxes, affinity=1.0, l1=5.0, giou=2.0)
+    assert at.tolist() == [[-1, 0, 1, -1]]

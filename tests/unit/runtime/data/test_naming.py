@@ -38,6 +38,13 @@ def test_a_prompt_has_every_name_of_a_box_once_and_at_most_so_many_others() -> N
     assert 0.3 < np.mean(np.array(counts) == 12) < 0.75  # one half, and one in 12 of the rest
 
 
+def test_a_prompt_without_negatives_is_the_text_as_it_is() -> None:
+    caption = PhrasesValue("a cat sits by a dog", (((14, 19),), ((0, 5),)), ("a dog", "a cat"), tuple(OTHERS))
+    for value in (VALUE, caption):
+        text = prompt(value, PROMPT | {"negatives": 0}, context())
+        assert (text.text, text.spans) == (value.text, value.spans)
+
+
 def test_prompts_are_drawn_per_epoch_and_depend_on_nothing_else() -> None:
     first, again, later = (prompt(VALUE, PROMPT, context(epoch=epoch)) for epoch in (0, 0, 1))
     assert first == again != later

@@ -29,11 +29,15 @@ def test_a_box_of_a_grid_of_points_is_the_point_at_its_centre() -> None:
     assert scores.scores_at(boxes).flatten().tolist() == [5.0, 7.0, 15.0]
 
 
-def test_a_box_of_points_matched_with_boxes_is_the_point_that_predicts_it_best() -> None:
-    predicted = torch.tensor([[[0.5, 0.0, 1.0, 0.5], [0.0, 0.0, 0.4, 0.5], [0.0, 0.0, 1.0, 1.0], [0.9, 0.9, 1.0, 1.0]]])
-    scores = PhraseScores(torch.arange(4.0).view(1, 4, 1), predicted, matched=True)
-    boxes = torch.tensor([[[0.0, 0.0, 0.5, 0.5], [0.5, 0.0, 1.0, 0.5]]])
-    assert scores.scores_at(boxes).flatten().tolist() == [1.0, 0.0]
+def test_a_box_of_points_matched_with_boxes_is_the_most_certain_point_that_predicts_it() -> None:
+    predicted = torch.tensor([[[0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.4, 0.5], [0.0, 0.0, 1.0, 1.0], [0.9, 0.9, 1.0, 1.0]]])
+    probabilities = torch.tensor([[[0.2, 0.4], [0.6, 0.5], [0.9, 0.9], [1.0, 1.0]]])
+    boxes = torch.tensor([[[0.0, 0.0, 0.5, 0.5], [0.6, 0.0, 1.0, 0.4]]])
+    scores = PhraseScores(probabilities, predicted, matched=True)
+    # The first two points predict the first box; no point predicts the second, and the third overlaps it most.
+    torch.testing.assert_close(scores.scores_at(boxes), torch.tensor([[[0.6, 0.5], [0.9, 0.9]]]))
+    unsure = PhraseScores(probabilities, predicted, torch.tensor([[1.0, 0.1, 0.5, 1.0]]), matched=True)
+    torch.testing.assert_close(unsure.scores_at(boxes), torch.tensor([[[0.2, 0.4], [0.45, 0.45]]]))
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,8 @@ def test_what_a_recipe_predicts_boxes_by(recipe: str, scale: float | None, certa
     program: Program = build(recipe).planned
     prediction = box_prediction_of(program)
     assert prediction is not None
-    assert prediction.places.operation is APPLY
+    places = prediction.places
+    assert (places if scale else places.inputs[0]).operation is APPLY
     assert (prediction.scale, prediction.certain_by is not None) == (scale, certain)
     assert box_prediction_of(build("clip").planned) is None
 

@@ -15,7 +15,7 @@ from vlmdsl.backends.torch.ops.criteria import (
     sigmoid_loss,
     target_entropy,
 )
-from vlmdsl.backends.torch.ops.detection import assigned_words, atss, centreness, giou
+from vlmdsl.backends.torch.ops.detection import around_patches, assigned_words, atss, centreness, giou
 from vlmdsl.backends.torch.ops.distributions import distribution, entropy, entropy_of_mean
 from vlmdsl.backends.torch.ops.elementwise import (
     add,
@@ -78,7 +78,8 @@ from vlmdsl.backends.torch.values import Picks, Similarities, Target, TargetPart
 
 __all__ = [
     "ContrastResult", "Direction", "Picks", "Similarities", "SoftTargets", "Target", "TargetPart", "TokenFeatures",
-    "WordMap", "add", "add_features", "add_targets", "alignment", "assigned_words", "assignment_divergence", "atss",
+    "WordMap", "add", "add_features", "add_targets", "alignment", "around_patches", "assigned_words",
+    "assignment_divergence", "atss",
     "attend", "best_entries", "best_entries_by_index", "box_error", "centreness", "clamp", "codes_at", "codes_where",
     "contrast", "contrast_of", "cross_entropy", "distill", "distribution", "divide", "enqueue", "entropy",
     "entropy_of_mean", "equal", "exclude", "exclude_pairs", "exp", "fetch", "flipped", "focal", "gate", "gather",

@@ -17,8 +17,8 @@ from vlmdsl.backends.torch.collectives import all_reduce_sum
 from vlmdsl.backends.torch.values import TokenFeatures, WordMap, precise
 
 __all__ = [
-    "assigned_words", "atss", "atss_of", "box_loss_of", "centreness", "centreness_of", "decoded_boxes", "generalised_iou",
-    "giou", "pairwise_overlap",
+    "around_patches", "assigned_words", "atss", "atss_of", "box_loss_of", "centreness", "centreness_of", "decoded_boxes",
+    "generalised_iou", "giou", "pairwise_overlap",
 ]  # fmt: skip
 
 _WEIGHTS = (10.0, 10.0, 5.0, 5.0)
@@ -137,6 +137,31 @@ def _anchors_on_grid(like: Tensor, points: int, scale: float) -> Tensor:
 
 @_anchors_on_grid.register_fake
 def _(like: Tensor, points: int, scale: float) -> Tensor:
+    return like.new_empty((points, 4))
+
+
+def around_patches(numbers: TokenFeatures, *, size: float) -> TokenFeatures:
+    """Numbers of patches [b, P, 4] plus the logits of centre and size of a box around each patch, `size` of the image wide:
+    what a patch predicts is near it, whatever the weights. Sources: Deformable DETR (Zhu et al., ICLR 2021) and DINO, where
+    the proposals of the encoder begin so.
+
+    >>> around_patches(TokenFeatures(torch.zeros(1, 4, 4)), size=0.5).values.sigmoid()[0, 1].tolist()
+    [0.75, 0.25, 0.5, 0.5]
+    """
+    values = precise(numbers.values)
+    logits: Tensor = _logits_on_grid(values.detach(), values.shape[1], size)
+    return numbers._replace(values=values + logits)
+
+
+@torch.library.custom_op("vlmdsl::logits_on_grid", mutates_args=())
+def _logits_on_grid(like: Tensor, points: int, size: float) -> Tensor:
+    """A custom operator, as for `atss`."""
+    boxes = anchors(points, size * math.isqrt(points), like)
+    return torch.cat([_centre(boxes), boxes[:, 2:] - boxes[:, :2]], dim=1).logit()
+
+
+@_logits_on_grid.register_fake
+def _(like: Tensor, points: int, size: float) -> Tensor:
     return like.new_empty((points, 4))
 
 
