@@ -8,15 +8,15 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
-from torch.nn.utils import clip_grad_norm_
 
 from bundled.objectives import OBJECTIVES
 from bundled.runs import ALBEF_CORE, with_tiny_towers
 from bundled.test_micro_batches import model_and_batch
+from vlmdsl.runtime.training.loop import Callbacks, train_steps
 from vlmdsl.runtime.training.optimizer import build_optimizer
 from vlmdsl.runtime.training.processes import World
 from vlmdsl.runtime.training.sharding import Sharded
-from vlmdsl.schema import RunConfig
+from vlmdsl.schema import load_config
 from vlmdsl.testing.distributed import run_processes
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -68,25 +68,26 @@ def test_a_sharded_model_has_the_gradients_of_one_process(recipe: str) -> None:
         torch.testing.assert_close(share, expected, rtol=1e-9, atol=1e-12)
 
 
-def steps_taken(recipe: str) -> dict[str, Tensor]:
-    """Weights, state and moments after two steps with their optimiser, gathered where they are sharded; of the first
+def steps_taken(recipe: str, micro: int | None = None) -> dict[str, Tensor]:
+    """Norms of the gradient, weights, state and moments of two steps, gathered where they are sharded; of the first
     process."""
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    world, config = World(rank, size, torch.device("cpu")), RunConfig().optimizer
+    world = World(rank, size, torch.device("cpu"))
+    settings = {"train.steps": 2, "train.batch": 8, "train.micro": micro, "train.parallel": "sharded", "train.log_every": 1}
+    config, faults = load_config(flags=settings)
+    assert config is not None, faults
     with pytest.MonkeyPatch.context() as patch:
         with_tiny_towers(patch)
         whole, batch = model_and_batch(recipe, world, "auto")
-    whole_optimizer = build_optimizer(whole, config)
-    sharded = Sharded(whole, whole_optimizer, config, world) if size > 1 else None
+    whole_optimizer = build_optimizer(whole, config.optimizer)
+    sharded = Sharded(whole, whole_optimizer, config.optimizer, world) if size > 1 else None
     model, optimizer = (whole, whole_optimizer) if sharded is None else (sharded.model, sharded.optimizer)
-    for _ in range(2):
-        model(batch).loss.backward()
-        clip_grad_norm_([weight for weight in model.parameters() if weight.requires_grad], 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        model.after_step()
-        if sharded is not None:
-            sharded.gather()
+    norms: list[float] = []
+    callbacks = Callbacks(
+        log=lambda record: norms.append(record["gradient_norm"]),
+        save=lambda step: None if sharded is None else sharded.gather(),
+    )
+    train_steps(model, optimizer, iter([batch, batch]), config, world, callbacks=callbacks)
     if rank > 0:
         return {}
     moments = {
@@ -94,7 +95,12 @@ def steps_taken(recipe: str) -> dict[str, Tensor]:
         for name, weight in whole.named_parameters()
         for kind, value in whole_optimizer.state.get(weight, {}).items()
     }
-    return dict(whole.state_dict()) | moments
+    return dict(whole.state_dict()) | moments | {"norms": torch.tensor(norms, dtype=torch.float64)}
+
+
+def all_steps_taken(micro: int | None) -> list[dict[str, Tensor]]:
+    """The same of three recipes: heads with batch norms and a queue, a teacher, modules called with each other's values."""
+    return [steps_taken(recipe, micro) for recipe in ("declip", "moco_v3", ALBEF_CORE)]
 
 
 def in_both_forms() -> list[dict[str, Tensor]]:
@@ -102,10 +108,11 @@ def in_both_forms() -> list[dict[str, Tensor]]:
     return [gradients(WORDS, lowering, tied=True) for lowering in ("dense", "chunked")]
 
 
-@pytest.mark.parametrize("recipe", ["declip", "moco_v3"])
-def test_what_a_sharded_model_has_learned_is_gathered_whole(recipe: str) -> None:
-    expected = steps_taken(recipe)
-    torch.testing.assert_close(run_processes(steps_taken, 2, recipe)[0], expected, rtol=1e-9, atol=1e-12)
+@pytest.mark.parametrize("micro", [None, 3], ids=["plain", "micro"])
+def test_what_a_sharded_model_has_learned_is_gathered_whole(micro: int | None) -> None:
+    """In micro-batches a module is gathered for each chunk, and its gradients are added up where they are kept."""
+    expected = all_steps_taken(micro)
+    torch.testing.assert_close(run_processes(all_steps_taken, 2, micro)[0], expected, rtol=1e-9, atol=1e-12)
 
 
 def test_weights_that_a_loss_multiplies_are_gathered_and_their_gradients_scattered() -> None:

@@ -41,10 +41,10 @@ def tensors(folder: Path, step: int) -> dict[str, torch.Tensor]:
     return {name: value for file in files for name, value in load_file(checkpoint / file).items()}
 
 
-def test_two_processes_save_what_one_saves_and_one_continues_from_it(tmp_path: Path) -> None:
+def test_four_processes_save_what_one_saves_and_two_continue_from_it(tmp_path: Path) -> None:
     recipe = ("moco_v3", "--param", "hidden=16", "--param", "out=10", "--data", "shapes:samples=32,size=16")
     whole, spread = tmp_path / "whole", tmp_path / "spread"
-    for processes, folder, parallel in ((1, whole, "replicated"), (2, spread, "sharded")):
+    for processes, folder, parallel in ((1, whole, "replicated"), (4, spread, "sharded")):
         result = run(processes, *recipe, "--steps", "4", "--out", str(folder), train__parallel=parallel)
         assert result.returncode == 0, result.stderr
     expected, actual = tensors(whole, 4), tensors(spread, 4)
@@ -52,22 +52,13 @@ def test_two_processes_save_what_one_saves_and_one_continues_from_it(tmp_path: P
     assert {name: value.shape for name, value in actual.items()} == {name: value.shape for name, value in expected.items()}
     torch.testing.assert_close(actual, expected, rtol=1e-2, atol=1e-4)
     shutil.rmtree(spread / "checkpoints" / "step-00000004")
-    result = run(1, "--resume", str(spread), train__parallel="replicated")
+    result = run(2, "--resume", str(spread), train__parallel="sharded")
     assert result.returncode == 0, result.stderr
     assert "from step 2" in result.stderr
     torch.testing.assert_close(tensors(spread, 4), expected, rtol=1e-2, atol=1e-4)
     assert [record["step"] for record in read_metrics(spread / "metrics.jsonl")] == [1, 2, 3, 4]
     evaluations = [json.loads((folder / "evaluation.json").read_text()) for folder in (whole, spread)]
     assert evaluations[0].keys() == evaluations[1].keys()
-
-
-@pytest.mark.parametrize(("recipe", "settings", "reason"), [("clip", {"train__micro": 2}, "micro-batches")])
-def test_what_cannot_be_spread_is_refused(tmp_path: Path, recipe: str, settings: dict[str, object], reason: str) -> None:
-    words = (recipe, "--data", "shapes:samples=32,size=16", "--steps", "2", "--out", str(tmp_path / "run"))
-    result = run(2, *words, train__parallel="sharded", **settings)
-    assert result.returncode != 0
-    assert "V0857" in result.stderr
-    assert reason in result.stderr
 
 
 def test_a_loss_that_is_not_finite_is_reported_of_spread_weights_too(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from vlmdsl.runtime.training.course import DataFacts, Model, StageOfRun, open_co
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
 from vlmdsl.runtime.training.optimizer import build_optimizer
 from vlmdsl.runtime.training.processes import World
+from vlmdsl.runtime.training.sharding import Sharded
 from vlmdsl.runtime.training.verification import in_float64
 from vlmdsl.runtime.values import Batch
 from vlmdsl.schema import load_config
@@ -38,11 +39,12 @@ SETTINGS = {
 }
 
 
-def mixed(micro: int | None = None) -> dict[str, Any]:
+def mixed(micro: int | None = None, parallel: str = "replicated") -> dict[str, Any]:
     """What five steps of two flows log and leave, in float64."""
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     world = World(rank, size, torch.device("cpu"))
-    config, faults = load_config(flags={**SETTINGS, "train.steps": 5, "train.seed": 6, "train.micro": micro})
+    settings = {"train.steps": 5, "train.seed": 6, "train.micro": micro, "train.parallel": parallel}
+    config, faults = load_config(flags=SETTINGS | settings)
     assert config is not None, faults
     parts = course(build_flows(RECIPES / "two_flows.vlo"), config)
     opened = open_course(parts)
@@ -50,20 +52,27 @@ def mixed(micro: int | None = None) -> dict[str, Any]:
     model = stage.build(tokenizers_of_course(parts, opened), world, DataFacts.of(data)).double()
     batches = stage.batches(data, model, world)
     logged: list[dict[str, Any]] = []
-    optimizer = build_optimizer(model, config.optimizer)
-    train_steps(model, optimizer, in_float64(batches), config, world, callbacks=Callbacks(log=logged.append))
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    return {"flows": [line["flow"] for line in logged], "losses": [line["loss"] for line in logged], "state": state}
+    optimizer, gather = build_optimizer(model, config.optimizer), lambda step: None
+    trained, its = model, optimizer
+    if parallel == "sharded" and size > 1:
+        sharded = Sharded(model, optimizer, config.optimizer, world)
+        trained, its, gather = sharded.model, sharded.optimizer, lambda step: sharded.gather()
+    train_steps(trained, its, in_float64(batches), config, world, callbacks=Callbacks(log=logged.append, save=gather))
+    state = {name: value.clone() for name, value in model.state_dict().items()} if rank == 0 or its is optimizer else {}
+    losses = [line["loss"] for line in logged]
+    return {"flows": [line["flow"] for line in logged], "losses": losses, "state": state, "first": world.first}
 
 
+@pytest.mark.parametrize("parallel", ["replicated", "sharded"])
 @pytest.mark.parametrize("micro", [None, 3], ids=["plain", "micro"])
-def test_a_mixture_on_two_processes_is_that_on_one(micro: int | None) -> None:
+def test_a_mixture_on_two_processes_is_that_on_one(micro: int | None, parallel: str) -> None:
     alone = mixed()
     assert set(alone["flows"]) == {"pairs", "texts"}
-    for own in run_processes(mixed, 2, micro):
+    for own in run_processes(mixed, 2, micro, parallel):
         assert own["flows"] == alone["flows"]
         assert own["losses"] == pytest.approx(alone["losses"], abs=1e-9)
-        assert own["state"].keys() == alone["state"].keys()
+        if parallel == "replicated" or own["first"]:  # sharded weights are gathered on the first process
+            assert own["state"].keys() == alone["state"].keys()
         for name, value in own["state"].items():
             torch.testing.assert_close(value, alone["state"][name], rtol=0, atol=1e-7, msg=name)
 

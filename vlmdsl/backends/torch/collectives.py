@@ -132,12 +132,13 @@ def transposed(local: Tensor) -> Tensor:
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
     """Replace every gradient by its mean over processes, as `DistributedDataParallel` does: one exchange for each
-    dtype and device. Every process must have gradients of the same parameters."""
+    dtype and device. Every process must have gradients of the same parameters; those of sharded ones (FSDP2) are means
+    already."""
     if process_count() == 1:
         return
     groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for parameter in parameters:
-        if parameter.grad is not None:
+        if parameter.grad is not None and not hasattr(parameter, "full_tensor"):
             groups.setdefault((parameter.grad.dtype, parameter.grad.device), []).append(parameter.grad)
     for gradients in groups.values():
         mean = _reduce(torch.cat([gradient.flatten() for gradient in gradients]), "sum").div_(process_count())

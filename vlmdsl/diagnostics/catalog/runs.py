@@ -10,7 +10,6 @@ __all__ = [
     "ProcessesDiffer",
     "RunFileDamaged",
     "RunInUse",
-    "ShardingUnusable",
     "TermIdle",
     "TrackerFailed",
 ]
@@ -115,16 +114,3 @@ class TrackerFailed(Problem):
     )
     severity = "warning"
     provoked_by = "`--set tracking.trackers=mlflow` with `MLFLOW_TRACKING_URI` of a server that does not answer"
-
-
-class ShardingUnusable(Problem):
-    code = "V0857"
-    template = "`train.parallel=sharded` cannot be used here: {reason}"
-    summary = "Weights were to be spread over the processes in a run that cannot do so."
-    explanation = (
-        "With `train.parallel=sharded` each process keeps a part of every weight, of its gradient and of the optimiser's "
-        "moments, and a module is gathered while it runs (FSDP2). Micro-batches average whole gradients themselves, and "
-        "the flows of a mixture share learned numbers, so neither is built for sharded weights. Leave "
-        "`train.parallel` out: the numbers are the same, for more memory."
-    )
-    provoked_by = "`torchrun --nproc-per-node 2 -m vlmdsl train clip --set train.parallel=sharded --set train.micro=8`"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from vlmdsl.backends.torch.cached import CachedStep
+from vlmdsl.backends.torch.collectives import average_gradients
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.model import FlowModels
 from vlmdsl.runtime.tracking.metrics import SPEED
@@ -212,9 +214,14 @@ class _Stepper:
     def backward(self, loss: Tensor) -> Tensor:
         """Compute the gradients and clip them; returns their norm before."""
         self._backward(self._scale.up(loss))
+        longest = self._train.clip_gradient_norm or float("inf")
+        if self._sharded:
+            average_gradients(() if self._cached else self._weights)  # of what no unit holds; `CachedStep` has done it
+            self._scale.down(self._weights)
+            norm: Tensor = import_module("vlmdsl.runtime.training.sharding").clip_gradients(self._weights, longest)
+            return norm
         self._scale.down(self._weights)
-        norm = clip_grad_norm_(self._weights, self._train.clip_gradient_norm or float("inf"))
-        return norm.full_tensor() if self._sharded else norm  # type: ignore[attr-defined,no-any-return]
+        return clip_grad_norm_(self._weights, longest)
 
     def term_norms(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The gradient norm of each term of a step that is still to be taken; only of every

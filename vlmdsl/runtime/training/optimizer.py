@@ -21,19 +21,20 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> AdamW:
     rates of their own.
     """
     factors = dict(rates(model, config.layer_decay, config.tower_rates))
-    grouped: dict[tuple[bool, float, float], list[tuple[str, nn.Parameter]]] = {
-        (False, config.learning_rate, config.weight_decay): [],
-        (False, config.learning_rate, 0.0): [],
-        (True, config.objective_learning_rate or config.learning_rate, 0.0): [],
+    grouped: dict[tuple[bool, float, float, bool], list[tuple[str, nn.Parameter]]] = {
+        (False, config.learning_rate, config.weight_decay, False): [],
+        (False, config.learning_rate, 0.0, False): [],
+        (True, config.objective_learning_rate or config.learning_rate, 0.0, False): [],
     }
     for name, parameter, owner in _owned_parameters(model):
         objective = name.startswith("objective.")
         rate = config.objective_learning_rate or config.learning_rate if objective else config.learning_rate
         decay = 0.0 if objective or not decays(owner, parameter) else config.weight_decay
-        grouped.setdefault((objective, rate * factors.get(name, 1.0), decay), []).append((name, parameter))
+        sharded = hasattr(parameter, "full_tensor")  # which AdamW does not compute together with others
+        grouped.setdefault((objective, rate * factors.get(name, 1.0), decay, sharded), []).append((name, parameter))
     groups = [
         {"params": parameters, "peak": rate, "lr": rate, "weight_decay": decay}
-        for (_, rate, decay), parameters in grouped.items()
+        for (_, rate, decay, _), parameters in grouped.items()
         if parameters
     ]
     return AdamW(groups, betas=config.betas, eps=config.epsilon)

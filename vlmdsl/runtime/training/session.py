@@ -14,8 +14,6 @@ from typing import Any
 import torch
 
 from vlmdsl._resources import installed_version
-from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.diagnostics.catalog.runs import ShardingUnusable
 from vlmdsl.diagnostics.cells import plain
 from vlmdsl.runtime.data import BatchLoader, MixedBatches, Survey, check_batch
 from vlmdsl.runtime.model import VisionLanguageModel
@@ -49,7 +47,6 @@ from vlmdsl.runtime.training.starting import RecipeFiles, check_same_data, write
 from vlmdsl.runtime.training.tokenizers import check_towers
 from vlmdsl.runtime.training.written import with_written_texts
 from vlmdsl.schema import RunConfig
-from vlmdsl.source import Span
 
 __all__ = ["Outcome", "run"]
 
@@ -209,7 +206,6 @@ def _open(
         course = with_settings(course, config)
         checkpoint, damaged = sound_checkpoint(resume.checkpoints)
         ending.done = None if checkpoint is None else read_position(checkpoint).step
-    _check_sharding(course, world)
     check_towers([flow.objective for stage in course for flow in stage.flows], config.model)
     data = open_course(course)
     if resume is None:  # whose steps are counted already
@@ -224,20 +220,6 @@ def _open(
     stored = checkpoint or (None if config.model.init is None else initial_checkpoint(config.model.init))
     tokenizers = stored_tokenizers(stored) if stored else tokenizers_of_course(course, data)
     return _Opened(course, config, data, tokenizers, checkpoint, damaged)
-
-
-def _check_sharding(course: Sequence[StageOfRun], world: World) -> None:
-    """V0857 for a stage that cannot be trained with sharded weights."""
-    for stage in course:
-        train, whose = stage.config.train, f"the stage `{stage.name}`" if stage.name else "the run"
-        reason = ""
-        if len(stage.flows) > 1:
-            reason = f"{whose} has several flows"
-        elif train.micro is not None:
-            reason = f"{whose} has micro-batches (`train.micro={train.micro}`)"
-        if reason and train.parallel == "sharded" and world.size > 1:
-            help = ("leave `train.parallel` out",)
-            raise DiagnosticError((ShardingUnusable.at(Span("<command line>", 0, 0), reason=reason, help=help),))
 
 
 def _prepare(stage: StageOfRun, opened: _Opened, world: World, resume: RunFolder | None, over: _Over | None) -> _Prepared:

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW
 
-from vlmdsl.runtime.model import VisionLanguageModel
+from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
 from vlmdsl.runtime.training.optimizer import build_optimizer
 from vlmdsl.runtime.training.processes import World
 from vlmdsl.schema import OptimizerConfig
 
-__all__ = ["Sharded"]
+__all__ = ["Sharded", "clip_gradients"]
+
+Model: TypeAlias = VisionLanguageModel | FlowModels
 
 
 class Sharded:
-    """A copy of a model whose parameters are spread over the processes, with its optimiser.
+    """A copy of a model whose modules are spread over the processes, with its optimiser.
+
+    Each module that a step calls is a unit by itself: it is gathered while it runs, forward or backward, in a step of
+    several backward passes (micro-batches) as in one, and whether or not the flow of a step uses it. What is in none of
+    them, the few learned numbers of the objective, every process keeps whole; `average_gradients` is for their gradients.
 
     `whole` and its optimiser are what is loaded, measured and saved, so that a checkpoint does not depend on the number of
     processes: it can be resumed on any other. After `gather` the first process has in them what the copy has learned; the
@@ -31,12 +39,11 @@ class Sharded:
         optimizer: its optimiser, with the moments of a checkpoint if it resumes from one.
     """
 
-    def __init__(self, whole: VisionLanguageModel, optimizer: AdamW, config: OptimizerConfig, world: World) -> None:
+    def __init__(self, whole: Model, optimizer: AdamW, config: OptimizerConfig, world: World) -> None:
         self._whole, self._whole_optimizer, self._first = whole, optimizer, world.first
         self.model = copy.deepcopy(whole)
-        for unit in self.model.units:
-            fully_shard(unit)
-        fully_shard(self.model)
+        for unit in self.model.parts.units:
+            fully_shard(unit, reshard_after_forward=True)
         self.optimizer = build_optimizer(self.model, config)
         moments = {name: optimizer.state.get(parameter, {}) for name, parameter in _parameters(whole, optimizer)}
         for name, parameter in _parameters(self.model, self.optimizer):
@@ -65,6 +72,18 @@ class Sharded:
                 }
 
 
+def clip_gradients(weights: Sequence[Tensor], longest: float) -> Tensor:
+    """As torch's `clip_grad_norm_`, of weights of which some are sharded; the norm is the same on all processes."""
+    learning = [weight for weight in weights if weight.grad is not None]
+    kinds = [[weight for weight in learning if isinstance(weight, DTensor) is sharded] for sharded in (True, False)]
+    kinds = [own for own in kinds if own]  # torch does not compute the two kinds together
+    norms = [_whole(get_total_norm([weight.grad for weight in own if weight.grad is not None])) for own in kinds]
+    norm = torch.stack(norms).norm()
+    for own in kinds:
+        clip_grads_with_norm_(own, longest, norm)
+    return norm
+
+
 def _parameters(model: nn.Module, optimizer: AdamW) -> Iterator[tuple[str, nn.Parameter]]:
     """The parameters that the optimiser has, by the names of the model."""
     trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
@@ -83,5 +102,5 @@ def _whole(value: Tensor) -> Tensor:
 
 
 def _shaped(value: Tensor, shape: torch.Size) -> Tensor:
-    """A learned number has one axis where it is sharded, and none otherwise. A table without a length yet takes one."""
+    """As the whole model has it, but for a table without a length yet, which takes one."""
     return value.reshape(shape) if value.numel() == shape.numel() else value

@@ -199,7 +199,6 @@ class BegunStage:
         """The model that takes the steps, and its optimiser."""
         if self.stage.config.train.parallel != "sharded" or self.world.size == 1:
             return self.model, self.optimizer
-        assert isinstance(self.model, VisionLanguageModel), "V0857 refuses recipes with several flows"
         sharding = import_module("vlmdsl.runtime.training.sharding")  # FSDP is imported by runs that use it
         sharded: Sharded = sharding.Sharded(self.model, self.optimizer, self.stage.config.optimizer, self.world)
         self._sharded = sharded
