@@ -166,6 +166,15 @@ def test_towers_of_transformers_go_back_there(towers: str, tmp_path: Path) -> No
     assert close(theirs.texts(padding="max_length", max_length=form.length), model.encode_text(TEXTS))
 
 
+def test_a_tower_whose_positions_are_interpolated_is_trained_and_loaded_but_not_exported(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="the extra `hf` is not installed")
+    run = trained(tmp_path / "run", "clip", **two_models(tmp_path), model__image_size=48)
+    model = vlmdsl.load(run)
+    assert model.encode_image(pictures()).shape == (len(pictures()), 16)
+    with pytest.raises(vlmdsl.DiagnosticError, match="trained on images of 48 pixels"):
+        export(run, tmp_path / "out", format="hf")
+
+
 def test_a_model_of_images_alone_is_a_vision_transformer(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="the extra `hf` is not installed")
     run = trained(tmp_path / "run", "simclr", model__image_encoder="vit:tiny_patch4", train__batch=8)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.environment import PretrainedModelMissing
 from vlmdsl.runtime.modules.towers.contract import EncodedFeatures, Encoder, Kind
-from vlmdsl.runtime.modules.towers.hf_images import image_format
+from vlmdsl.runtime.modules.towers.hf_images import image_format, square_side
 from vlmdsl.runtime.modules.towers.hf_model import answers, does_not_fit, load_tower, tower_config
 from vlmdsl.runtime.modules.towers.pretrained import PatchGate
 from vlmdsl.runtime.modules.towers.text import last_token, never_empty
@@ -44,8 +44,9 @@ class HuggingFaceEncoder(Encoder):
     states: of an image its patches, without class token or registers, or the places of a feature map row by row; of a text
     all tokens. Nothing is masked at random. Features of another length than `dimension` get a new linear projection.
 
-    Images come as the model's image processor makes them; `image_size` is for models that take several sizes. One that is
-    not `pretrained` has the architecture of the configuration and new weights.
+    Images come as the model's image processor makes them; those of another `image_size`, and smaller views, are for models
+    that interpolate their positions, by themselves or when they are asked to, and for convolutions. One that is not
+    `pretrained` has the architecture of the configuration and new weights.
 
     Raises `DiagnosticError`: V0901 without transformers, V0902 if the model cannot be loaded or lacks weights, V0831 if it
     is not of `kind` or cannot be used.
@@ -118,6 +119,11 @@ class HuggingFaceEncoder(Encoder):
         """Whether the tower is one half of a model of images and texts."""
         return self._call.half is not None
 
+    @property
+    def interpolates(self) -> bool:
+        """Whether images of this tower's format have interpolated positions, for which the library has to be asked."""
+        return self._call.side not in (None, self.image_format and self.image_format.size)
+
     def pooled_part(self) -> tuple[nn.Module, nn.Module | None] | None:
         """The model whose `pooler_output` is read, and the model's own projection of it, which a half may have; None where
         the pooled feature is read from tokens, or where the model takes other inputs than images or ids."""
@@ -170,8 +176,10 @@ class HuggingFaceEncoder(Encoder):
         return pooled, hidden[:, self._patches.start :] if fewer else hidden[:, self._patches]
 
     def _take_images(self, name: str, image_size: int | None) -> None:
+        config = tower_config(self.model, "Image")
         try:
-            taken = image_format(name, tower_config(self.model, "Image"), image_size)
+            taken = image_format(name, config, image_size)
+            self._call = self._call.interpolating(self.model, square_side(config))
         except ValueError as fault:
             raise does_not_fit(name, str(fault)) from fault
         self.image_format, self.notes = taken.form, self.notes + taken.notes
@@ -257,7 +265,8 @@ class HuggingFaceEncoder(Encoder):
             return None
         if places != list(range(places[0], places[-1] + 1)):
             raise ValueError("its patch tokens are not contiguous")
-        return None if len(places) == hidden.shape[1] else slice(places[0], places[-1] + 1)
+        after = hidden.shape[1] - places[-1] - 1  # as many at every size of image
+        return None if len(places) == hidden.shape[1] else slice(places[0], -after or None)
 
     @torch.no_grad()
     def _take_dropped_patches(self) -> None:
@@ -274,9 +283,17 @@ class HuggingFaceEncoder(Encoder):
             gate = PatchGate(blocks[0], before)
             if gate.fits(partial(self._kept_tokens, gate), images, tokens):
                 self._gate, patch = gate, form.size // grid
-                self.image_format = replace(form, patch=patch, resizable=False)
+                self.image_format = replace(form, patch=patch, resizable=self._takes_another_size(form.size, patch))
                 self.overlapping_patches = gate.overlaps(partial(self._kept_tokens, gate), images, patch)
                 return
+
+    def _takes_another_size(self, side: int, patch: int) -> bool:
+        """Whether images of one more row and column of patches have that many more tokens."""
+        try:
+            tokens = self._features(torch.zeros(1, 3, side + patch, side + patch))[1]
+        except Exception:  # whatever a model of one size raises
+            return False
+        return tokens.shape[1] == (side // patch + 1) ** 2
 
     def _kept_tokens(self, gate: PatchGate, images: Tensor, keep: Tensor | None) -> Tensor:
         with gate.keeping(keep):

@@ -10,7 +10,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -50,6 +50,8 @@ class Call:
     """Whether a text's first token stands for all of it; the encoders of T5 and its kin have no such mark."""
     sorts: int | None = None
     """The side of the patches that the model sorts by a `noise`, hiding those that come last; None where it does not."""
+    side: int | None = None
+    """The side of the images whose positions a model has, if it interpolates them for other images when it is asked to."""
 
     def __call__(self, model: nn.Module, values: Tensor, mask: Tensor | None = None, **options: object) -> Any:
         """The model's own output for images `[b, 3, S, S]`, or token ids `[b, L]` with their mask."""
@@ -61,10 +63,18 @@ class Call:
             inputs["attention_mask"] = mask.long()
         return encode(**inputs, **options)
 
-    def _of_images(self, values: Tensor) -> dict[str, Tensor]:
+    def interpolating(self, model: nn.Module, side: int | None) -> Call:
+        """The same call, which asks for interpolated positions of images whose side is not `side`, if the model can."""
+        encode = model.forward if self.half is None else getattr(model, self.half)
+        takes = "interpolate_pos_encoding" in inspect.signature(encode).parameters
+        return replace(self, side=side if takes else None)
+
+    def _of_images(self, values: Tensor) -> dict[str, Any]:
         if self.patch is not None:
             return _as_patches(values, self.patch)
-        inputs = {"pixel_values": values}
+        inputs: dict[str, Any] = {"pixel_values": values}
+        if self.side is not None and values.shape[-1] != self.side:
+            inputs["interpolate_pos_encoding"] = True
         if self.sorts is not None:
             # The patches stay in their order, and none is hidden.
             length = math.prod(side // self.sorts for side in values.shape[-2:])

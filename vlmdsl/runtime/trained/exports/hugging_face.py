@@ -202,6 +202,12 @@ def _pretrained_half(trained: TrainedModel, side: ImageSide | TextSide) -> _Half
     assert isinstance(tower, HuggingFaceEncoder)
     if side.heads:
         raise refused(trained, f"features of its tower `{side.name}` go through a head, for which the library has no module")
+    if tower.interpolates and tower.image_format is not None:
+        reason = (
+            f"its tower `{side.name}` was trained on images of {tower.image_format.size} pixels, for which transformers "
+            "interpolates positions only where a call asks for it"
+        )
+        raise refused(trained, reason)
     part = tower.pooled_part()
     if part is None:
         reason = f"its tower `{side.name}` has no pooled output of its own in transformers: {tower.pooling} tokens are read"

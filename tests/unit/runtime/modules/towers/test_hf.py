@@ -14,6 +14,9 @@ transformers = pytest.importorskip("transformers", reason="the extra `hf` is not
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 VISION = {**SMALL, "image_size": 32, "patch_size": 8}
 TEXT = {**SMALL, "vocab_size": 100, "max_position_embeddings": 16, "bos_token_id": 1, "eos_token_id": 2}
+LEVIT = transformers.LevitConfig(
+    image_size=64, hidden_sizes=[16, 24, 32], num_attention_heads=[1, 1, 1], depths=[1, 1, 1], key_dim=[8, 8, 8]
+)
 CONFIGS = {
     "vit": ("Image", lambda: transformers.ViTConfig(**VISION)),
     "clip vision": ("Image", lambda: transformers.CLIPVisionConfig(**VISION)),
@@ -99,16 +102,41 @@ def test_images_are_standardised_as_the_model_was_trained(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "code"),
+    ("kind", "options", "problem"),
     [
-        ("Text", {}, "V0831"),
-        ("Image", {"image_size": 64}, "V0831"),
+        ("Text", {}, "it is not an encoder of texts"),
+        ("Image", {"image_size": 48}, "cannot be used for images of 48 pixels"),
     ],
 )
-def test_a_model_that_does_not_fit_is_a_diagnostic(kind, options, code, tmp_path):
-    name = saved(transformers.ViTConfig(**VISION), tmp_path)
-    with pytest.raises(DiagnosticError, match=code):
+def test_a_model_that_does_not_fit_is_a_diagnostic(kind, options, problem, tmp_path):
+    """LeViT has a bias for each pair of places, and interpolates none."""
+    name = saved(LEVIT, tmp_path)
+    with pytest.raises(DiagnosticError, match=f"V0831.*{problem}"):
         build_encoder(name, kind, dimension=8, **options)
+
+
+INTERPOLATING = ["vit", "clip vision", "dinov2", "siglip vision", "clip, its images"]
+
+
+@pytest.mark.parametrize("model", INTERPOLATING)
+def test_images_of_other_sizes_have_interpolated_positions(model, tmp_path):
+    """At the side of the model nothing is interpolated; at another one features are the library's with interpolation."""
+    name = saved(CONFIGS[model][1](), tmp_path)
+    whole = transformers.AutoModel.from_pretrained(tmp_path).eval()
+    library = whole.get_image_features if hasattr(whole, "get_image_features") else whole
+    options = {} if model == "dinov2" else {"interpolate_pos_encoding": True}
+    for side in (32, 48):
+        encoder = build_encoder(name, "Image", dimension=24, yields=("pooled", "tokens"), image_size=side).eval()
+        assert (encoder.image_format.size, encoder.image_format.patch, encoder.image_format.resizable) == (side, 8, True)
+        for own in (32, 24):
+            pixels = torch.randn(2, 3, own, own)
+            ours = encoder(pixels)
+            states = library(pixel_values=pixels, **(options if own != 32 else {})).last_hidden_state
+            assert ours.tokens.shape[1] == (own // 8) ** 2
+            patches = states[:, -ours.tokens.shape[1] :]
+            torch.testing.assert_close(ours.tokens, encoder.token_projection(patches))
+    keep = torch.tensor([[3, 0], [1, 2]])
+    assert encoder(torch.randn(2, 3, 16, 16), keep=keep).tokens.shape == (2, 2, 24)
 
 
 @pytest.mark.parametrize("options", [{"text_length": 17}, {"vocabulary_size": 101}])
@@ -137,10 +165,10 @@ def test_a_missing_package_is_a_diagnostic(monkeypatch):
         build_encoder("hf:any", "Text", dimension=8)
 
 
-@pytest.mark.parametrize("model", ["vit", "clip vision", "dinov2", "siglip vision", "clip, its images"])
+@pytest.mark.parametrize("model", INTERPOLATING)
 def test_dropped_patches_of_a_vision_transformer_change_nothing_but_their_absence(model, tmp_path):
     encoder = build_encoder(saved(CONFIGS[model][1](), tmp_path), "Image", 16, ("pooled", "tokens")).eval()
-    assert (encoder.image_format.patch, encoder.image_format.resizable, encoder.overlapping_patches) == (8, False, False)
+    assert (encoder.image_format.patch, encoder.image_format.resizable, encoder.overlapping_patches) == (8, True, False)
     pixels, keep = torch.randn(2, 3, 32, 32), torch.tensor([[3, 0, 9], [1, 2, 15]])
     kept = encoder(pixels, keep=keep)
     assert kept.tokens.shape == (2, 3, 16)

@@ -73,11 +73,6 @@ def test_a_model_of_any_size_is_brought_to_the_wanted_one_with_its_margin(tmp_pa
     assert build_encoder(name, "Image", 32).image_format.size == 32
 
 
-def test_a_model_of_one_size_says_which(tmp_path):
-    with pytest.raises(DiagnosticError, match="64"):
-        build_encoder(saved(tmp_path, "ViT"), "Image", 32, image_size=64)
-
-
 def test_a_model_without_an_image_processor_says_so(tmp_path):
     encoder = build_encoder(saved(tmp_path), "Image", 32)
     assert encoder.image_format.mean == (0.5, 0.5, 0.5)
