@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import vlmdsl
 from bundled.runs import SETTINGS, with_tiny_towers
 from vlmdsl.api.data import convert_data
+from vlmdsl.api.plan import plan_flows
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Writing, readings, streams
 from vlmdsl.runtime.data import Materials, map_fields, open_source, requirements
@@ -125,6 +126,17 @@ def test_a_file_of_texts_is_whole_or_absent(tmp_path: Path) -> None:
         path.write_text(content)
         with pytest.raises(DiagnosticError, match=r"texts for|no end"):
             WrittenTexts(path, 4)
+
+
+def test_plan_and_formula_say_what_is_written() -> None:
+    (plan,) = [own for built, own in plan_flows(RECIPE).flows if built.stage.name == "enriched"]
+    assert plan.schedule.written == ("text by captioner",)
+    assert "of all samples, before the first step" in plan.to_text()
+    assert {row.module for row in plan.calls} == {"vision", "language"}
+    formula = str(vlmdsl.explain(str(RECIPE), knobs={"share": 0.5}))
+    assert (
+        "or with a probability of 50 % what captioner of an earlier stage has written of its image after its hint" in formula
+    )
 
 
 @pytest.mark.parametrize(

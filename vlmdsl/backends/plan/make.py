@@ -22,7 +22,7 @@ from vlmdsl.backends.plan.report import (
 )
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.lowering import ImpossiblePlan, UnknownDtype
-from vlmdsl.ir import Head, Node, Program, Use, columns, module_outputs, root_field, source_names, streams, walk
+from vlmdsl.ir import Head, Node, Program, Use, columns, module_outputs, root_field, source_names, streams, walk, writings
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.grounding import CONCEPTS
 from vlmdsl.ir.operations.grouping import PATCH_SEGMENTS
@@ -237,6 +237,7 @@ def _schedule(program: Program, schedule: Schedule, workload: Workload) -> Sched
         followed_before=tuple(use.module.name for use in schedule.before),
         followed_after=tuple(use.module.name for use in schedule.after["step"] if isinstance(use, Use)),
         after_epoch=tuple(update.state.string("name") for update in program.updates_after("epoch")),
+        written=tuple(f"{writing.text} by {writing.by}" for writing in writings(program)),
     )
 
 

@@ -46,13 +46,15 @@ class ComputeRow(_Row):
 
 class ScheduleRow(_Row):
     """What runs in a step, in order: what the batch brings, then calls of modules and emitted functions; the modules that
-    teachers follow before the first of them, and after the optimiser step; the states that are updated after an epoch."""
+    teachers follow before the first of them, and after the optimiser step; the states that are updated after an epoch. What
+    decoders of earlier stages have `written` of all samples before the first step: fields, each with its decoder."""
 
     load: tuple[str, ...]
     steps: tuple[CallRow | ComputeRow, ...]
     followed_before: tuple[str, ...] = ()
     followed_after: tuple[str, ...]
     after_epoch: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
 
 
 class SharedRow(_Row):
@@ -255,8 +257,9 @@ def _section(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -
 
 
 def _steps(schedule: ScheduleRow) -> list[tuple[str, ...]]:
-    """A line per step, and one for teachers and states that move before or after all of them."""
-    follow = [("follow", name, "before the step", "", "") for name in schedule.followed_before]
+    """A line per step, and one for what is done before or after all of them."""
+    follow = [("write", name, "of all samples, before the first step", "", "") for name in schedule.written]
+    follow += [("follow", name, "before the step", "", "") for name in schedule.followed_before]
     rows = [("load", "", ", ".join(schedule.load), "", ""), *map(_step, schedule.steps)]
     rows += [("follow", name, "after the optimizer step", "", "") for name in schedule.followed_after]
     rows += [("update", name, "after every epoch", "", "") for name in schedule.after_epoch]
