@@ -177,9 +177,17 @@ def shown(measures: Collection[str]) -> dict[str, Shown]:
     return {measure: matching[measure] for measure in measures if measure in matching}
 
 
-def aimed(measures: Mapping[str, Shown]) -> list[str]:
-    """The measures that a recipe is for: all but incidental ones, or these where there are no others."""
-    return [name for name, measure in measures.items() if not measure.kind.incidental] or list(measures)
+def aimed(measures: Mapping[str, Shown], asked_of: Mapping[str, str] | None = None) -> list[str]:
+    """The measures that a recipe is for: all but incidental ones, or these where there are no others. A kind that is asked
+    of one stage is not asked of the others."""
+    of_other_stages = {
+        name
+        for name, measure in measures.items()
+        for kind, stage in (asked_of or {}).items()
+        if measure.kind is KINDS[kind] and measure.prefix != f"stages.{stage}"
+    }
+    remaining = {name: measure for name, measure in measures.items() if name not in of_other_stages}
+    return [name for name, measure in remaining.items() if not measure.kind.incidental] or list(remaining)
 
 
 def percent(value: float) -> str:

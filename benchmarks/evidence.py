@@ -116,6 +116,8 @@ def identity(recipe: str, steps: Steps) -> dict[str, Any]:
         facts["drawings"] = {"columns": scale.drawings, "measured": scale.measures_drawings}
     if scale.records > 1:
         facts["records"] = scale.records
+    if scale.asked_of:
+        facts["asked_of"] = scale.asked_of
     if scale.before:
         earlier = SCALES[scale.before.recipe]
         knobs = {**earlier.knobs, **earlier.settings}
@@ -172,7 +174,7 @@ def _learns(recipe: str, scale: Scale, steps: int, *, choosing: bool = False) ->
         alone = _text_alone(scale, steps, data)
         for name in words:
             shares[name]["text alone"] = alone[measures[name].own.removeprefix(MASKED_WORDS)]
-    aims = aimed(measures)
+    aims = aimed(measures, scale.asked_of)
     passed = bool(aims) and all(measures[name].bound.holds(shares[name], evaluation["samples"]) for name in aims)
     words = "; ".join(measure.text(shares[name]) for name, measure in measures.items()) or "nothing is measured"
     bounds = {measures[name].bound.words() for name in aims} - {""}
@@ -182,6 +184,7 @@ def _learns(recipe: str, scale: Scale, steps: int, *, choosing: bool = False) ->
     begun = f" after {scale.before.steps} of `{scale.before.recipe}`" if scale.before else ""
     statement = f"{taken or steps} steps{begun} on {learned_from}, {evaluation.get('samples', 0)} held out: {words}."
     statement += f" Asked for: {'; '.join(sorted(bounds))}." if bounds else ""
+    statement += "".join(f" The {kind} are asked of the stage {stage}." for kind, stage in scale.asked_of.items())
     statement += f" {_chosen(scale.tried)}" if scale.tried else ""
     return {"passed": passed, "measures": shares, "statement": statement} | (
         {} if choosing else _kept(recipe, run["pictures"])

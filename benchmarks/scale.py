@@ -33,7 +33,9 @@ class Scale:
     one batch of 64 pairs knows it to a point and a half only. `before` is a run whose weights the run that shows what it
     learns begins with (`model.init`), where the authors begin with a pretrained tower. `tried` is how many settings were
     measured on the scenes for choosing (`evidence.py --choose`) before the result, which is of other scenes; 0 where
-    nothing was to be chosen, or was chosen before there were two sets of scenes, which `because` then says.
+    nothing was to be chosen, or was chosen before there were two sets of scenes, which `because` then says. `asked_of` is
+    the stage that a kind of measure is asked of, where an earlier or a later one has that part without being for it; of
+    other stages it is reported. Other kinds are asked of every stage that has them.
     """
 
     knobs: Mapping[str, object] = field(default_factory=dict)
@@ -50,4 +52,5 @@ class Scale:
     measures_drawings: str = ""
     records: int = 1
     before: Before | None = None
+    asked_of: Mapping[str, str] = field(default_factory=dict)
     tried: int = 0

@@ -114,6 +114,14 @@ def test_measures_are_shown_beside_all_their_baselines() -> None:
     assert "40.0 % (untrained 900.0 %, chance 100.0 %, copying 70.0 %)" in measures[name].text(shares)
 
 
+def test_a_kind_of_measure_may_be_asked_of_the_stage_that_is_for_it() -> None:
+    bounds = load("bounds")
+    names = ["captions.counts", "reconstruction.error", "stages.writes.captions.counts", "stages.first.captions.counts"]
+    measures = bounds.shown(names)
+    assert bounds.aimed(measures) == names
+    assert bounds.aimed(measures, {"captions": "writes"}) == ["reconstruction.error", "stages.writes.captions.counts"]
+
+
 def test_settings_are_chosen_and_reported_on_different_scenes() -> None:
     evidence = load("evidence")
     scenes = evidence.held_out_scenes
