@@ -25,23 +25,28 @@ NUMBERS = torch.arange(SAMPLES, dtype=torch.float64)[:, None, None]
 """States that say which sample they are of."""
 
 
-def objective_of(recipe: str, oracle: Oracle, *, compiled: bool = False) -> Objective:
-    """The recipe with the oracle's temperature, as the authors' clamp leaves it, and its queues, full."""
+def objective_of(recipe: str, oracle: Oracle, *, compiled: bool = False, filled: int | None = None) -> Objective:
+    """The recipe with the oracle's temperature, as the authors' clamp leaves it, and its queues, full or so far `filled`."""
     queues = {name: oracle.inputs.get(f"{name}_queue", torch.zeros(16, 24)).T for name in ("image", "text")}
     stage = "coarse" if recipe == "fiber" else None
     objective = vlmdsl.compile(recipe, stage=stage, compiled=compiled, size=len(queues["text"])).double()
     bounds = oracle.hyperparameters.get("temp_clamp") or oracle.hyperparameters.get("clamp") or (0.001, 1.0)
     state: dict[str, Any] = {"temperature": oracle.inputs.get("temp", torch.tensor(0.07)).clamp(*bounds)}
     for name, queue in queues.items():
-        written = len(queue) + int(oracle.inputs.get("queue_ptr", torch.tensor(0)))
+        written = len(queue) + int(oracle.inputs.get("queue_ptr", torch.tensor(0))) if filled is None else filled
         state |= {f"state.{name}s": queue, f"state.{name}s_written": torch.tensor(written)}
+    if recipe == "fiber":  # inputs that say which entry of the pool they are
+        numbers = torch.arange(SAMPLES, SAMPLES + len(queues["text"]))
+        state |= {"state.kept_images": numbers[:, None, None, None].double(), "state.keys": numbers}
+        state |= {"state.kept_texts": numbers[:, None], "state.kept_texts_mask": torch.ones_like(numbers[:, None]).bool()}
+        state |= {f"state.{name}_written": torch.tensor(written) for name in ("kept_images", "kept_texts", "keys")}
     objective.load_state_dict(state)
     return objective
 
 
 def modules_of(**tensors: Tensor) -> dict[str, Any]:
     """A fusion whose pooled features are looked up by the image and the text, and linear maps that are the oracle's."""
-    fused = tensors.get("fused", torch.zeros(SAMPLES, SAMPLES, 10, dtype=torch.float64))
+    fused = tensors.get("fused", torch.zeros(SAMPLES + 24, SAMPLES + 24, 10, dtype=torch.float64))
     weight = tensors.get("itm_weight", torch.zeros(2, fused.shape[2], dtype=torch.float64))
     bias = tensors.get("itm_bias", torch.zeros(2, dtype=torch.float64))
     nothing = torch.zeros(SAMPLES, 1, ENTRIES, dtype=torch.float64)
@@ -50,7 +55,13 @@ def modules_of(**tensors: Tensor) -> dict[str, Any]:
         pooled = fused[context[:, 0, 0].long(), states[:, 0, 0].long()]
         return SimpleNamespace(pooled=pooled, tokens=states, mask=mask)
 
+    def tower(inputs: Tensor, mask: Tensor | None = None) -> SimpleNamespace:
+        states = inputs.double().flatten(1)[:, :1, None]
+        return SimpleNamespace(states=states, mask=mask, pooled=None)
+
     return {
+        "vision": tower,
+        "language": tower,
         "fusion": fusion,
         "fusion_teacher": fusion,
         "matched": lambda pooled: pooled @ weight.T + bias,
@@ -74,6 +85,9 @@ def losses(objective: Objective, recipe: str, **tensors: Tensor) -> dict[str, Te
         "wrong_text_uniform": tensors.get("wrong_text", torch.rand(SAMPLES, dtype=torch.float64)),
         "wrong_image_uniform": tensors.get("wrong_image", torch.rand(SAMPLES, dtype=torch.float64)),
     }
+    numbers = torch.arange(SAMPLES)
+    inputs |= {"image_input": NUMBERS[:, :, :, None], "text_input": numbers[:, None], "key": numbers}
+    inputs["text_input_mask"] = torch.ones(SAMPLES, 1, dtype=torch.bool)
     for name in (view, "text", "text_masked", "text_masked_teacher", f"{view}_teacher"):
         inputs |= {f"{name}_states": NUMBERS, f"{name}_mask": torch.ones(SAMPLES, 1, dtype=torch.bool)}
     features = {name: value for name, value in inputs.items() if name in objective.inputs}
@@ -127,6 +141,24 @@ def test_matching_of_the_pairs_that_were_drawn(recipe: str, name: str) -> None:
         "wrong_text": middle_of(oracle.outputs["w_i2t"], oracle.inputs["neg_text_for_image"]),
     }
     assert_agrees(oracle, objective, leaves, losses(objective, recipe, **leaves)["itm"])
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_matching_with_what_was_drawn_from_the_batch_and_from_queues(compiled: bool) -> None:
+    oracle = load_oracle(DATA, "fiber-itm")
+    drawn = {"image": oracle.inputs["neg_image_for_text"], "text": oracle.inputs["neg_text_for_image"]}
+    assert all((picks < SAMPLES).any() and (picks >= SAMPLES).any() for picks in drawn.values())
+    objective = objective_of("fiber", oracle, compiled=compiled, filled=int(oracle.inputs["queue_total"]))
+    leaves = leaves_of(oracle) | {
+        "wrong_image": middle_of(oracle.outputs["w_t2i"], drawn["image"]),
+        "wrong_text": middle_of(oracle.outputs["w_i2t"], drawn["text"]),
+    }
+    assert_agrees(oracle, objective, leaves, losses(objective, "fiber", **leaves)["itm"])
+    kept = dict(objective.named_buffers())
+    expected = torch.cat([torch.arange(8, 18), torch.arange(8), torch.tensor([26, 27])])
+    assert torch.equal(kept["state.kept_images"].flatten().long(), expected)
+    assert torch.equal(kept["state.kept_texts"].flatten(), expected)
+    assert torch.equal(kept["state.keys"], expected)
 
 
 def middle_of(weights: Tensor, picks: Tensor) -> Tensor:

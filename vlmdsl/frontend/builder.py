@@ -15,7 +15,7 @@ from vlmdsl.primitives import Fault
 from vlmdsl.primitives.spec import StateType
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
-from vlmdsl.types import LabelsType, MemoryType
+from vlmdsl.types import QueueType
 
 __all__ = ["CallBuilder"]
 
@@ -61,8 +61,11 @@ class CallBuilder:
     def uniforms(self, name: str, *, count: int) -> Node:
         return self.session.uniforms(name, self.span, count=count)
 
-    def memory(self, name: str, *, type: MemoryType | LabelsType, size: int, start: str) -> Node:
+    def memory(self, name: str, *, type: QueueType, size: int, start: str) -> Node:
         return self.session.memory(name, self.span, type=type, size=size, start=start)
+
+    def entering(self, memory: Node) -> tuple[Node, ...]:
+        return next(update.node.inputs[1:] for update in self.session.updates if update.state is memory)
 
     def update(self, state: Node, value: Node, when: Moment = "step") -> None:
         self.session.updates.append(Update(state, value, when))

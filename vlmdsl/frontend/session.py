@@ -25,7 +25,7 @@ from vlmdsl.source.limits import (
     MAXIMUM_NODES,
     MAXIMUM_STEPS,
 )
-from vlmdsl.types import LabelsType, MemoryType, ScalarType, Type
+from vlmdsl.types import QueueType, ScalarType, Type
 
 __all__ = ["EnoughError", "Session"]
 
@@ -144,8 +144,8 @@ class Session:
         serial = self._serial_name(name or ("" if len(self._hints) > 1 else "uniform"), suffix="_uniform")
         return self.add("draw", span=span, name=serial, distribution="uniform", arguments=(0.0, 1.0), count=count)
 
-    def memory(self, name: str, span: Span, *, type: MemoryType | LabelsType, size: int, start: str) -> Node:
-        """A new memory of vectors or labels."""
+    def memory(self, name: str, span: Span, *, type: QueueType, size: int, start: str) -> Node:
+        """A new memory of vectors, labels or inputs of towers."""
         return self.add("memory", type=type, span=span, name=self._serial_name(name), size=size, start=start)
 
     def _serial_name(self, name: str, suffix: str = "") -> str:

@@ -32,6 +32,8 @@ from vlmdsl.ir.streams import (
     Reading,
     Stream,
     block_of,
+    kept_inputs,
+    loaded_origin,
     loaded_parts,
     module_outputs,
     parts_of,
@@ -45,12 +47,12 @@ from vlmdsl.ir.uses import Module, Use, uses_of, vocabulary_use
 from vlmdsl.ir.written import Writing, decoded_texts, writer_of, writes, writing_of, writings
 
 __all__ = [
-    "BATCH_POLICIES", "CODES", "MIXED", "ONE_SOURCE", "OUTPUTS", "Column", "Contrast", "Direction", "Duration",
-    "Encoder", "Flow", "Graph", "Head", "Input", "Metric", "Module", "ModuleOutput", "Moment", "Node", "Program", "Ramp",
-    "Reading", "Stage", "Stream", "TargetPart", "Teacher", "Term", "Update", "Use", "Value", "Writing", "block_of",
-    "column_of", "columns", "decoded_texts", "draws", "encoder_of", "exchange_counts", "flow_title", "head_words",
-    "inputs", "is_condition", "learns", "live_updates", "loaded_parts", "masked_text", "module_inputs", "module_outputs",
-    "parameters", "parts_of", "ramp_at", "ramps", "ramps_at", "ramps_in_epochs", "readings", "root_field",
-    "sample_index", "source_names", "states", "streams", "uses_of", "vocabulary_use", "walk", "whole_blocks",
-    "writer_of", "writes", "writing_of", "writings",
+    "BATCH_POLICIES", "CODES", "MIXED", "ONE_SOURCE", "OUTPUTS", "Column", "Contrast", "Direction", "Duration", "Encoder",
+    "Flow", "Graph", "Head", "Input", "Metric", "Module", "ModuleOutput", "Moment", "Node", "Program", "Ramp", "Reading",
+    "Stage", "Stream", "TargetPart", "Teacher", "Term", "Update", "Use", "Value", "Writing", "block_of", "column_of",
+    "columns", "decoded_texts", "draws", "encoder_of", "exchange_counts", "flow_title", "head_words", "inputs",
+    "is_condition", "kept_inputs", "learns", "live_updates", "loaded_origin", "loaded_parts", "masked_text", "module_inputs",
+    "module_outputs", "parameters", "parts_of", "ramp_at", "ramps", "ramps_at", "ramps_in_epochs", "readings", "root_field",
+    "sample_index", "source_names", "states", "streams", "uses_of", "vocabulary_use", "walk", "whole_blocks", "writer_of",
+    "writes", "writing_of", "writings",
 ]  # fmt: skip

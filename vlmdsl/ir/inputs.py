@@ -13,7 +13,7 @@ from vlmdsl.ir.operations.reference import REFERENCE
 from vlmdsl.ir.operations.scalars import SCALAR
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.ir.program import Program, draws, ramps, sample_index
-from vlmdsl.ir.streams import CODES, ModuleOutput, Stream, module_outputs, root_field, streams
+from vlmdsl.ir.streams import CODES, ModuleOutput, Stream, kept_inputs, module_outputs, root_field, streams
 from vlmdsl.types import FIELD_KINDS, EncodedType, FieldType, TokensType, token_axis
 
 __all__ = ["Column", "Input", "column_of", "columns", "inputs", "module_inputs"]
@@ -49,12 +49,13 @@ def inputs(program: Program, without_logits: Collection[Node] = ()) -> list[Inpu
 
     The pooled features of a stream are `NAME [B, D]`, its tokens `NAME_tokens [B, L, D]` with the padding mask `NAME_mask
     [B, L]`, which is optional for images. A text whose tokens are predicted has `NAME_vocabulary [B, L, V]` and
-    `NAME_targets [B, L]`, or `NAME_ids [B, L]` where all are, or `NAME_next [B, L]` where each predicts the
-    next one; an image whose pixels are decoded has `NAME_pixels [B, 3, H, W]` and `NAME_dropped [B, P]`; a text that names
-    regions `NAME_words [B, R, L]`; an image whose patches are grouped `NAME_assignment [B, P, G]`, and `NAME_segments [B,
-    P]` where that is compared with segments. Other fields that the graph reads (labels, flags) follow under their own names,
-    then numbers from the caller (0-d), `index [B]` where numbers are kept per sample, numbers drawn per step, or K per
-    sample, and schedules.
+    `NAME_targets [B, L]`, or `NAME_ids [B, L]` where all are, or `NAME_next [B, L]` where each predicts the next one; an
+    image whose pixels are decoded has `NAME_pixels [B, 3, H, W]` and `NAME_dropped [B, P]`; a text that names regions
+    `NAME_words [B, R, L]`; an image whose patches are grouped `NAME_assignment [B, P, G]`, and `NAME_segments [B, P]` where
+    that is compared with segments. Images and texts that a queue keeps are inputs themselves, `NAME_input` [B, 3, H, W], or
+    [B, L] with `NAME_input_mask [B, L]`; those that are picked are encoded in the step. Other fields that the graph reads
+    (labels, flags) follow under their own names, then numbers from the caller (0-d), `index [B]` where numbers are kept per
+    sample, numbers drawn per step, or K per sample, and schedules.
 
     Token losses of the encoded texts `without_logits` make the product themselves: these have `NAME_predicted [B, L, W]`
     instead of logits, and their vocabulary `MODULE_weight [V, W]` and `MODULE_bias [V]` (`language_vocabulary_weight`).
@@ -62,9 +63,12 @@ def inputs(program: Program, without_logits: Collection[Node] = ()) -> list[Inpu
     listed: list[Input] = []
     applied = _applied_states(program)
     for stream in streams(program):
-        listed.extend(_stream_inputs(stream, stream.encode in applied, stream.encode in without_logits))
+        if not stream.picked:
+            listed.extend(_stream_inputs(stream, stream.encode in applied, stream.encode in without_logits))
     for output in module_outputs(program):
         listed.extend(_codes(output))
+    for source, name in kept_inputs(program).items():
+        listed.extend(_kept(source, name))
     listed.extend(_weights(stream for stream in streams(program) if stream.encode in without_logits))
     listed.extend(_plain_inputs(program.nodes()))
     index = sample_index(program)
@@ -143,8 +147,13 @@ def _stream_inputs(stream: Stream, states: bool, without_logits: bool) -> Iterab
 
 
 def module_inputs(program: Program, without_logits: Collection[Node] = ()) -> list[Input]:
-    """The outputs of modules applied to features that the functions of a program take; as for `inputs`."""
-    ports = []
+    """The outputs of modules applied to features, and of towers applied to picked inputs, that the functions of a program
+    take; as for `inputs`."""
+    ports: list[Input] = []
+    applied = _applied_states(program)
+    for stream in streams(program):
+        if stream.picked:
+            ports.extend(_stream_inputs(stream, stream.encode in applied, stream.encode in without_logits))
     for output in module_outputs(program):
         if output.pooled:
             ports.append(Input(output.name, ("B", "D"), "float", f"pooled features of {output.name}"))
@@ -160,6 +169,16 @@ def module_inputs(program: Program, without_logits: Collection[Node] = ()) -> li
             ports.append(_predicted(output, output.node in without_logits))
         ports.extend(_codes(output))
     return [*ports, *_weights(output for output in module_outputs(program) if output.node in without_logits)]
+
+
+def _kept(source: Node, name: str) -> Iterable[Input]:
+    """An image or a text of each sample, as its tower takes it."""
+    field = root_field(source).string("name")
+    if source.type == FieldType("Image"):
+        yield Input(name, ("B", "C", "H", "W"), "float", f"the {field} of each sample, as its tower takes it")
+    else:
+        yield Input(name, ("B", "L"), "int64", f"the token ids of the {field} of each sample")
+        yield Input(f"{name}_mask", ("B", "L"), "bool", f"true where the {field} has a token")
 
 
 def _predicted(owner: Stream | ModuleOutput, without_logits: bool) -> Input:

@@ -10,16 +10,16 @@ from vlmdsl.ir.node import Node
 from vlmdsl.ir.operations.encoding import ENCODE, MIX, PATCH_CODES, POOLED, TOKENS, VOCABULARY, source_of
 from vlmdsl.ir.operations.grounding import WORD_MAP
 from vlmdsl.ir.operations.grouping import ASSIGNMENT, PATCH_SEGMENTS
-from vlmdsl.ir.operations.mining import FETCH
+from vlmdsl.ir.operations.mining import FETCH, fetches_input
 from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, REPLACED, STATES, use_of
 from vlmdsl.ir.operations.prediction import TOKEN_IDS, predicts_selected
 from vlmdsl.ir.operations.views import BLEND, FIELD
 from vlmdsl.ir.program import Program
-from vlmdsl.types import LogitsType, PatchesType, TokensType, VecType
+from vlmdsl.types import InputsType, LogitsType, PatchesType, TokensType, VecType
 
 __all__ = [
-    "CODES", "OUTPUTS", "ModuleOutput", "Reading", "Stream", "block_of", "loaded_parts", "module_outputs", "parts_of",
-    "readings", "root_field", "source_names", "streams",
+    "CODES", "OUTPUTS", "ModuleOutput", "Reading", "Stream", "block_of", "kept_inputs", "loaded_origin", "loaded_parts",
+    "module_outputs", "parts_of", "readings", "root_field", "source_names", "streams",
 ]  # fmt: skip
 
 OUTPUTS = (POOLED, TOKENS, VOCABULARY, STATES, PATCH_CODES, ASSIGNMENT)
@@ -70,6 +70,11 @@ class Stream:
     @property
     def encoder(self) -> Encoder:
         return encoder_of(self.encode)
+
+    @property
+    def picked(self) -> bool:
+        """Whether what is encoded is the image or the text of samples that were picked in the step."""
+        return any(fetches_input(part) for part in parts_of(self.source))
 
     @property
     def linear(self) -> str:
@@ -231,14 +236,25 @@ def parts_of(source: Node) -> tuple[Node, ...]:
 
 
 def loaded_parts(source: Node) -> tuple[Node, ...]:
-    """The values of a batch for a source: its parts, or the source of a mixture."""
-    return tuple(_unmixed(part) for part in parts_of(source))
+    """The values of a batch for a source: its parts, or the source of a mixture, or that of which others' are picked."""
+    return tuple(loaded_origin(part) for part in parts_of(source))
 
 
-def _unmixed(source: Node) -> Node:
-    while source.operation is MIX:
+def loaded_origin(source: Node) -> Node:
+    """The image or text of a batch that an image is mixed of, or of which those of other samples are picked."""
+    while source.operation in (MIX, FETCH):
         source = source.inputs[0]
     return source
+
+
+def kept_inputs(program: Program) -> dict[Node, str]:
+    """The images and texts of the batch that queues of inputs keep or that are picked with them, each with the name of the
+    input of the objective that holds it."""
+    nodes = program.nodes()
+    entering = [update.node.inputs[1] for update in program.updates if isinstance(update.state.type, InputsType)]
+    taken = [node.inputs[0] for node in nodes if fetches_input(node)]
+    names = source_names(stream.source for stream in streams(program))
+    return {source: f"{names[source]}_input" for source in dict.fromkeys([*taken, *entering])}
 
 
 def readings(
@@ -251,7 +267,8 @@ def readings(
     too. `form` is what an encoder takes."""
     encoded = list(encoded)
     names = source_names(stream.source for stream in encoded)
-    apart = [(_unmixed(stream.source), stream.encoder) for stream in encoded if not stream.source.operation.pairs_fields]
+    alone = [stream for stream in encoded if not stream.source.operation.pairs_fields]
+    apart = [(loaded_origin(stream.source), stream.encoder) for stream in alone]
     parts = [(part, stream.encoder) for stream in encoded for part in loaded_parts(stream.source)]
     taken: set[str] = set(others)
     in_forms: dict[tuple[Node, Hashable], str] = {}

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 from vlmdsl.ir import Contrast, Direction, Node, Program
 from vlmdsl.ir.operations.contrast import CONTRAST
-from vlmdsl.ir.operations.matrices import EXCLUDE, SIMILARITY, TRANSPOSE
+from vlmdsl.ir.operations.matrices import EXCLUDE, EXCLUDE_OWN, SIMILARITY, TRANSPOSE
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
 from vlmdsl.ir.operations.reductions import MEAN
 from vlmdsl.ir.operations.scalars import AND, NOT, OR, WHERE
@@ -169,6 +169,11 @@ def _exclude(node: Node, relevance: Relevance) -> Read:
     return [(node.inputs[0], Roles(relevance.rows, rows, relevance.columns, columns))]
 
 
+def _exclude_own(node: Node, relevance: Relevance) -> Read:
+    matrix, key, _ = node.inputs
+    return [(matrix, relevance), (key, ALL)]
+
+
 def _transpose(node: Node, relevance: Relevance) -> Read:
     assert isinstance(relevance, Roles)
     return [(node.inputs[0], relevance.transposed)]
@@ -193,7 +198,7 @@ def _mined(node: Node, relevance: Relevance) -> Read:
 
 def _fetch(node: Node, relevance: Relevance) -> Read:
     """What may be picked, which is what is a candidate of the mined matrix; picks of the samples that read them."""
-    values, picks = node.inputs
+    values, picks, *_ = node.inputs
     return [(values, _candidates(picks.inputs[0])), (picks, relevance)]
 
 
@@ -253,6 +258,7 @@ _RULES: dict[str, Callable[[Node, Relevance], Read]] = {
     MEAN: _mean,
     SIMILARITY: _similarity,
     EXCLUDE: _exclude,
+    EXCLUDE_OWN: _exclude_own,
     SMOOTH: _smooth,
     TRANSPOSE: _transpose,
     SOFTMAX: _softmax,

@@ -21,13 +21,13 @@ from vlmdsl.ir import Contrast, Node, TargetPart, block_of, exchange_counts, lea
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import MIX
 from vlmdsl.ir.operations.matrices import SIMILARITY, TRANSPOSE, UNITE
-from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
+from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE, fetches_input
 from vlmdsl.ir.operations.scalars import MULTIPLY
-from vlmdsl.ir.operations.state import MEMORY, NEAREST
+from vlmdsl.ir.operations.state import ENQUEUE, MEMORY, NEAREST
 from vlmdsl.ir.operations.targets import SOFTMAX, TRANSPORT
 from vlmdsl.passes.fuse import contrast_of
 from vlmdsl.planning.workload import Workload, picks_per_sample
-from vlmdsl.types import SimType, TokensType, VecType
+from vlmdsl.types import FieldType, InputsType, SimType, TokensType, VecType
 
 __all__ = ["ITS_GRADIENT", "SECOND_STREAM", "Collective", "Cost", "cost_of"]
 
@@ -253,10 +253,14 @@ def _mined(node: Node, world: Workload) -> Cost:
 def _fetch(node: Node, world: Workload) -> Cost | None:
     """Features of the picked samples, which come from the process that holds them, and their gradients go back there: so
     much of them as other processes hold, if all are as likely."""
-    if not isinstance(node.type, VecType | TokensType):
-        return None
     share, picks = world.batch // world.world, node.inputs[1]
-    fetched = share * world.tokens(node) * world.dim * world.item
+    if fetches_input(node):
+        assert isinstance(node.type, FieldType)
+        fetched = share * world.input_bytes(node.type.kind)
+    elif isinstance(node.type, VecType | TokensType):
+        fetched = share * world.tokens(node) * world.dim * world.item
+    else:
+        return None
     if world.world == 1:
         return Cost(0.0, 0.0, fetched, 0, 2 * fetched)
     indices = world.batch * picks_per_sample(picks) * _INDEX
@@ -265,6 +269,16 @@ def _fetch(node: Node, world: Workload) -> Cost | None:
     if learns([node.inputs[0]]):
         collectives += [requests, Collective("all-to-all", "their gradient", world.received(fetched))]
     return Cost(0.0, 0.0, fetched, fetched, 4 * fetched, tuple(collectives))
+
+
+def _enqueue(node: Node, world: Workload) -> Cost | None:
+    """Kept inputs, which all processes exchange."""
+    kept = node.type
+    if not isinstance(kept, InputsType):
+        return None
+    entering = world.batch * world.input_bytes(kept.kind)
+    exchanged = (Collective("all-gather", "what enters the queue", world.received(entering)),) if world.world > 1 else ()
+    return Cost(0.0, 0.0, 0, entering, 2 * entering, exchanged)
 
 
 def _softmax(node: Node, world: Workload) -> Cost:
@@ -301,6 +315,7 @@ _COSTS: dict[str, Callable[[Node, Workload], Cost | None]] = {
     MINE: _mined,
     HARDEST: _mined,
     FETCH: _fetch,
+    ENQUEUE: _enqueue,
     MULTIPLY: _product,
     UNITE: _unite,
     TRANSPOSE: _transpose,

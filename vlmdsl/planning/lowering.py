@@ -21,7 +21,7 @@ from vlmdsl.ir.operations.matrices import EXCLUDE, SIMILARITY, TRANSPOSE, UNITE
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
 from vlmdsl.ir.operations.reductions import SIGMOID_LOSS
 from vlmdsl.ir.operations.scalars import ADD, MULTIPLY, NEGATE, SUBTRACT
-from vlmdsl.ir.operations.state import MEMORY, NEAREST
+from vlmdsl.ir.operations.state import ENQUEUE, MEMORY, NEAREST
 from vlmdsl.ir.schedule import Lowering
 from vlmdsl.passes.fuse import contrast_of
 from vlmdsl.passes.gathering import gathered_by
@@ -245,6 +245,7 @@ _DENSE = {
     TRANSPOSE: "a copy, computed once for all its readers",
     MINE: "negatives are picked from a copy of the matrix, without gradient",
     HARDEST: "negatives are picked from a copy of the matrix, without gradient",
+    ENQUEUE: "every process keeps what enters on any",
     FETCH: "the picked samples are exchanged, not the batch",
 }
 _CHUNKED = {

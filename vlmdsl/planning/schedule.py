@@ -25,6 +25,7 @@ from vlmdsl.planning.workload import SMALLEST, Workload
 from vlmdsl.types import (
     EncodedType,
     FieldType,
+    InputsType,
     LabelsType,
     MemoryType,
     PerSampleType,
@@ -198,7 +199,7 @@ class _Planner:
     def _at(self, node: Node) -> int:
         """The stage of the `Compute` that a computed node goes into."""
         # The last function updates the state.
-        of_state = isinstance(node.type, MemoryType | LabelsType | PerSampleType)
+        of_state = isinstance(node.type, MemoryType | LabelsType | InputsType | PerSampleType)
         if of_state or (self._is_light(node) and node not in self._early):
             return self._last
         return next(stage for stage in self._computes if stage >= self._stages[node])

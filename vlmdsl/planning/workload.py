@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from vlmdsl.ir import Node, encoder_of, walk
+from vlmdsl.ir import Node, Update, encoder_of, walk
 from vlmdsl.ir.operations.encoding import ENCODE, POOLED
 from vlmdsl.ir.operations.mining import FETCH, MINE
 from vlmdsl.ir.operations.reference import TAKE
 from vlmdsl.ir.operations.views import BLEND, DROP
-from vlmdsl.types import SimType, TokensType, column_count
+from vlmdsl.types import InputsType, LabelsType, SimType, TokensType, column_count
 
-__all__ = ["ITEM_BYTES", "SMALLEST", "Workload", "picks_per_sample", "seen_by"]
+__all__ = ["ITEM_BYTES", "SMALLEST", "Workload", "entry_bytes", "picks_per_sample", "seen_by"]
 
 ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 """Data types that features may have, with the bytes of one number."""
@@ -40,6 +40,10 @@ class Workload:
     def patch_numbers(self) -> int:
         """Number of values in one patch of an image, with 3 channels per pixel."""
         return 3 * round(self.image_size / math.sqrt(self.image_tokens)) ** 2
+
+    def input_bytes(self, kind: str) -> int:
+        """Bytes of an image in float32, or of the token ids and the mask of a text."""
+        return 9 * self.text_tokens if kind == "Text" else 12 * self.image_size**2
 
     @property
     def entries(self) -> int:
@@ -87,6 +91,14 @@ def seen_by(node: Node, workload: Workload) -> Workload:
     encodes = (feature.inputs[0] for feature in walk([node]) if feature.operation is POOLED)
     lengths = (encoder_of(encode).dimension(workload.dim) for encode in encodes if encode.operation is ENCODE)
     return replace(workload, dim=next(lengths, workload.dim))
+
+
+def entry_bytes(update: Update, workload: Workload) -> int:
+    """The bytes of an entry of a queue: of an input, of a label or key, or of features in float32."""
+    kept = update.state.type
+    if isinstance(kept, InputsType):
+        return workload.input_bytes(kept.kind)
+    return 8 if isinstance(kept, LabelsType) else seen_by(update.node, workload).dim * ITEM_BYTES["float32"]
 
 
 def _picked(node: Node) -> int:

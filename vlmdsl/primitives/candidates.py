@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from vlmdsl.diagnostics.catalog.meaning import TooLarge
 from vlmdsl.diagnostics.catalog.types import AxesDisagree, WrongType
 from vlmdsl.ir import Node
+from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
-from vlmdsl.primitives.values import Value
+from vlmdsl.primitives.values import TupleValue, Value
 from vlmdsl.source.limits import MAXIMUM_UNITED
-from vlmdsl.types import SimType, TargetType
+from vlmdsl.types import LabelsType, SimType, TargetType
 
 
 def _unite(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
@@ -59,22 +60,49 @@ register(
 
 
 def _exclude_pairs(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
-    matrix = subjects["matrix"]
+    matrix, key, keys = (subjects[name] for name in ("matrix", "key", "keys"))
     assert isinstance(matrix, Node)
     assert isinstance(matrix.type, SimType)
+    if isinstance(key, Node) and isinstance(keys, Node):
+        return _exclude_own(builder, matrix, key, keys)
+    if isinstance(key, Node) or isinstance(keys, Node):
+        argument, other = ("key", "keys") if isinstance(key, Node) else ("keys", "key")
+        raise bad_value(
+            builder, argument, "exclude_pairs", f"needs `{other}` too: the keys of samples, and those of entries"
+        )
     if matrix.type.rows != matrix.type.columns:
         square = SimType(matrix.type.rows, matrix.type.rows)
         raise Fault(AxesDisagree.at(builder.place("matrix"), str(matrix.type), left=square, right=matrix.type), matrix)
     return builder.add("exclude_pairs", matrix)
 
 
+def _exclude_own(builder: Builder, matrix: Node, key: Node, keys: Node) -> Node:
+    assert isinstance(matrix.type, SimType)
+    assert isinstance(keys.type, LabelsType)
+    against_queue = SimType(matrix.type.rows, keys.type.rows)
+    if matrix.type != against_queue:
+        raise Fault(
+            AxesDisagree.at(builder.place("matrix"), str(matrix.type), left=against_queue, right=matrix.type), matrix
+        )
+    if builder.entering(keys) != (key,):
+        raise wrong_type(builder, "keys", "exclude_pairs", keys, "a queue of `key`: `queue(key)`")
+    return builder.add("exclude_own", matrix, key, keys)
+
+
 register(
     Primitive(
         name="exclude_pairs",
         family="candidates",
-        summary="Excludes each sample from its own row and column, as is needed when a stream is compared with itself.",
+        summary=(
+            "Excludes each sample from its own row and column, as is needed when a stream is compared with itself. Of the "
+            "entries of a queue, those of the sample itself, by the `keys` of a queue that is written with it."
+        ),
         meaning=_exclude_pairs,
-        subjects=(Subject("matrix", ("Sim",), "the matrix"),),
+        subjects=(
+            Subject("matrix", ("Sim",), "the matrix"),
+            Subject("key", ("Key",), "the key of each sample", default=TupleValue(()), keyword=True),
+            Subject("keys", ("Labels",), "the keys of the entries of a queue", default=TupleValue(()), keyword=True),
+        ),
         laws=("permutation",),
         formula=r"z_{ii} = -\infty",
         cost="none",

@@ -8,13 +8,14 @@ from typing import Literal
 from pydantic import Field
 
 from vlmdsl.diagnostics.catalog.types import AxesDisagree
-from vlmdsl.diagnostics.catalog.values import BadValue
 from vlmdsl.ir import Node
+from vlmdsl.ir.operations.mining import pool_of
+from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, OptionalName, Parameters, Primitive, Subject
-from vlmdsl.primitives.values import Value
+from vlmdsl.primitives.values import TupleValue, Value
 from vlmdsl.source.limits import MAXIMUM_MINED
-from vlmdsl.types import FieldType, PicksType, SimType
+from vlmdsl.types import FieldType, InputsType, PicksType, SimType
 
 _EXAMPLE = (
     'let wrong = mine(similarity(image, text) / 0.07, along="rows")\n'
@@ -48,12 +49,15 @@ def _mine(builder: Builder, subjects: Mapping[str, Value], parameters: Parameter
     assert isinstance(parameters, MineParameters)
     matrix = subjects["matrix"]
     assert isinstance(matrix, Node)
-    if matrix.type != SimType():
+    assert isinstance(matrix.type, SimType)
+    pool = pool_of(matrix.type)
+    if not pool:
         raise Fault(AxesDisagree.at(builder.place("matrix"), str(matrix.type), left=SimType(), right=matrix.type), matrix)
+    if pool != "B" and parameters.along != "rows":
+        raise bad_value(builder, "along", "mine", 'must be "rows" where a queue is beside the batch')
     if parameters.choose == "hardest":
         if parameters.floor:
-            reason = 'needs choose="drawn": the hardest are not drawn'
-            raise Fault(BadValue.at(builder.place("floor"), argument="floor", function="mine", reason=reason))
+            raise bad_value(builder, "floor", "mine", 'needs choose="drawn": the hardest are not drawn')
         return builder.add("hardest", matrix, along=parameters.along, k=parameters.k)
     uniforms = builder.uniforms(parameters.name, count=parameters.k)
     return builder.add("mine", matrix, uniforms, along=parameters.along, floor=float(parameters.floor))
@@ -64,7 +68,8 @@ register(
         name="mine",
         family="mining",
         summary=(
-            "Hard negatives of each sample, picked from the whole batch: drawn with the softmax over its candidates "
+            "Hard negatives of each sample, picked from the whole batch, and from a queue where its entries are beside it "
+            "(`unite`): drawn with the softmax over its candidates "
             "as probabilities, or the most similar ones. Never the pair or an excluded entry; no gradient. A draw is "
             "a function of seed, epoch and sample, so it is the same on any number of processes. A sample without any"
             " other candidate picks itself (`picked`)."
@@ -81,14 +86,35 @@ register(
 
 def _take(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     x, picks = subjects["x"], subjects["picks"]
-    if not (isinstance(x, Node) and x.type in _PLAIN):
-        x = builder.encoded(x, "x")
     assert isinstance(picks, Node)
     assert isinstance(picks.type, PicksType)
+    if isinstance(subjects["queue"], Node):
+        return _take_input(builder, x, picks, subjects["queue"])
+    if picks.type.of != "B":
+        expected = "picks of the batch; of a queue beside it `queue` says where the images or texts are: "
+        expected += '`take(text, picks, queue=queue(text, keep="inputs"))`'
+        raise wrong_type(builder, "picks", "take", picks, expected)
+    if not (isinstance(x, Node) and x.type in _PLAIN):
+        x = builder.encoded(x, "x")
     if picks.type.picked != "1":
         return builder.add("fetch", builder.pooled(x, "x", "take"), picks)
     assert isinstance(x, Node)
     return builder.add("fetch", x, picks)
+
+
+def _take_input(builder: Builder, x: Value, picks: Node, queue: Node) -> Node:
+    """The image or the text of the picked sample, from the batch or the queue, to be encoded."""
+    assert isinstance(queue.type, InputsType)
+    of_both = PicksType(picked="1", of=f"B+{queue.type.rows}")
+    if picks.type != of_both:
+        raise Fault(AxesDisagree.at(builder.place("picks"), str(picks.type), left=of_both, right=picks.type), picks)
+    if not isinstance(x, Node) or builder.entering(queue) != (x,):
+        raise wrong_type(builder, "x", "take", x, f"what the queue keeps, {_in_words(queue.type.kind)} of each sample")
+    return builder.add("fetch", x, picks, queue)
+
+
+def _in_words(kind: str) -> str:
+    return "the Image" if kind == "Image" else "the Text"
 
 
 register(
@@ -98,7 +124,8 @@ register(
         summary=(
             "The values of the picked samples: with one pick each, features, tokens with their mask, a score, a "
             "condition or a label instead of the sample's own; with several picks, their pooled features as tokens. "
-            "The gradient returns to the picked sample."
+            "The gradient returns to the picked sample. With a `queue` of inputs, the image or the text that was picked "
+            "from the batch or the queue, which is encoded again."
         ),
         meaning=_take,
         subjects=(
@@ -108,6 +135,13 @@ register(
                 "the values to take",
             ),
             Subject("picks", ("Picks",), "the picked samples, from `mine`"),
+            Subject(
+                "queue",
+                ("Inputs",),
+                'the queue of `x`, `keep="inputs"`, for picks of the batch and a queue of this size',
+                default=TupleValue(()),
+                keyword=True,
+            ),
         ),
         formula="x_{n_i}",
         cost="an exchange of the samples that are picked",

@@ -13,7 +13,7 @@ from vlmdsl.ir import Moment, Node
 from vlmdsl.ir.ramps import Ramp
 from vlmdsl.primitives.values import Value
 from vlmdsl.source import Span
-from vlmdsl.types import LabelsType, MemoryType, PerSampleType, ScalarType, VectorType
+from vlmdsl.types import PerSampleType, QueueType, ScalarType, VectorType
 
 __all__ = [
     "Builder",
@@ -65,11 +65,10 @@ class Fault(Exception):  # noqa: N818 - the recipe is wrong, not the program
 class Subject:
     """An argument that carries data: `accepts` names its kinds.
 
-    Kinds: `Encoded`, `Vec`, `Tokens`, `Distribution`, `Memory`, `Labels`, `Sim`, `Score`, `Scalar`, `Condition`, `Choice`,
-    `Target`, `Loss`, `Logits`, `Codes`, `Picks`, `Patches`, `Pixels`, `Table`, `Alignment`, `Assignment`,
-    `BoxAssignment`, `WordMap`,
-    `Image`, `Text`, `Label`, `Flag`, `Mask`, `Similarity`, `View`, `Encoder`, `Tuple`, `Static`, `Any`. A subject with a
-    `default` may be left out; `keyword` ones are never positional.
+    Kinds: `Encoded`, `Vec`, `Tokens`, `Distribution`, `Memory`, `Labels`, `Inputs`, `Sim`, `Score`, `Scalar`, `Condition`,
+    `Choice`, `Target`, `Loss`, `Logits`, `Codes`, `Picks`, `Patches`, `Pixels`, `Table`, `Alignment`, `Assignment`,
+    `BoxAssignment`, `WordMap`, `Image`, `Text`, `Label`, `Flag`, `Mask`, `Similarity`, `View`, `Encoder`, `Tuple`, `Static`,
+    `Any`. A subject with a `default` may be left out; `keyword` ones are never positional.
     """
 
     name: str
@@ -119,8 +118,12 @@ class Builder(Protocol):
     def uniforms(self, name: str, *, count: int) -> Node:
         """New numbers from [0, 1), `count` per sample; `name` is made unique in the objective."""
 
-    def memory(self, name: str, *, type: MemoryType | LabelsType, size: int, start: str) -> Node:
-        """A new memory of `size` vectors or labels, with its contents before this step; `start` is `empty` or `random`."""
+    def memory(self, name: str, *, type: QueueType, size: int, start: str) -> Node:
+        """A new memory of `size` vectors, labels or inputs of towers, with its contents before this step; `start` is `empty`
+        or `random`."""
+
+    def entering(self, memory: Node) -> tuple[Node, ...]:
+        """What enters a memory after the step."""
 
     def update(self, state: Node, value: Node, when: Moment = "step") -> None:
         """Set the state to `value` after a training step, or after an epoch."""

@@ -8,17 +8,20 @@ from typing import Literal
 
 from pydantic import Field
 
-from vlmdsl.diagnostics.catalog.types import WrongType
-from vlmdsl.diagnostics.catalog.values import BadValue
 from vlmdsl.ir import Node
+from vlmdsl.ir.operations.encoding import MIX
+from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.scalars import STOP
+from vlmdsl.ir.operations.views import DROP, MASK, REPLACE, SWAP
+from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.similarities import COSINE, apply_similarity
-from vlmdsl.primitives.spec import Builder, Fault, OptionalName, Parameters, Primitive, Subject
+from vlmdsl.primitives.spec import Builder, OptionalName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import NumberValue, SimilarityValue, TupleValue, Value
 from vlmdsl.source.limits import MAXIMUM_QUEUE
 from vlmdsl.types import (
     FieldType,
+    InputsType,
     LabelsType,
     MemoryType,
     PerSampleType,
@@ -65,7 +68,7 @@ def _running_mean(builder: Builder, subjects: Mapping[str, Value], parameters: P
     if parameters.per == "sample":
         if not score:
             reason = '"sample" needs a score: of features one mean is kept'
-            raise Fault(BadValue.at(builder.place("per"), argument="per", function="running_mean", reason=reason))
+            raise bad_value(builder, "per", "running_mean", reason)
         return running_means(builder, averaged, subjects["momentum"], parameters)
     default = 1.0 if score else 0.0
     initial = default if parameters.start is None else parameters.start
@@ -85,9 +88,7 @@ def moved(builder: Builder, operation: str, before: Node, averaged: Node, moment
         return builder.add(operation, before, averaged, momentum)
     assert isinstance(momentum, NumberValue)
     if not 0.0 <= momentum.value <= 1.0:
-        reason = "must be between 0 and 1"
-        place = builder.place("momentum")
-        raise Fault(BadValue.at(place, argument="momentum", function="running_mean", reason=reason))
+        raise bad_value(builder, "momentum", "running_mean", "must be between 0 and 1")
     return builder.add(operation, before, averaged, momentum=float(momentum.value))
 
 
@@ -143,6 +144,13 @@ class QueueParameters(Parameters):
         le=MAXIMUM_QUEUE,
         description="number of vectors, or labels, that it holds; the oldest are replaced first",
     )
+    keep: Literal["features", "inputs"] = Field(
+        default="features",
+        description=(
+            "`features`: unit vectors; `inputs`: the images or texts themselves, as towers take them, so that those that "
+            "`mine` picks can be encoded again"
+        ),
+    )
     start: Literal["empty", "random"] = Field(
         default="empty",
         description="`empty`: entries that are not written yet do not count; `random`: initially random directions",
@@ -162,10 +170,11 @@ def _queue(builder: Builder, subjects: Mapping[str, Value], parameters: Paramete
     assert isinstance(parameters, QueueParameters)
     value = subjects["value"]
     items = value.items if isinstance(value, TupleValue) else (value,)
+    if parameters.keep == "inputs":
+        return _queue_of_inputs(builder, value, parameters)
     axis, of_labels = memory_axis(parameters.size), _are_labels(builder, items)
     if of_labels and parameters.start == "random":
-        reason = 'must be "empty" for labels: a random entry would have no class'
-        raise Fault(BadValue.at(builder.place("start"), argument="start", function="queue", reason=reason))
+        raise bad_value(builder, "start", "queue", 'must be "empty" for labels: a random entry would have no class')
     held = LabelsType(axis) if of_labels else MemoryType(axis)
     before = builder.memory(parameters.name, type=held, size=parameters.size, start=parameters.start)
     values = [item if of_labels else _unit(builder, item, "value", wide=True) for item in items]
@@ -174,15 +183,32 @@ def _queue(builder: Builder, subjects: Mapping[str, Value], parameters: Paramete
     return before
 
 
+_NOT_KEPT = (DROP, FETCH, MASK, MIX, REPLACE, SWAP)
+"""What makes an input more than the image or the text: what is with it is not kept."""
+
+
+def _queue_of_inputs(builder: Builder, value: Value, parameters: QueueParameters) -> Node:
+    if parameters.start == "random":
+        raise bad_value(builder, "start", "queue", 'must be "empty" for inputs: there are no random images or texts')
+    whole = isinstance(value, Node) and value.type in (FieldType("Image"), FieldType("Text"))
+    source = value
+    while whole and isinstance(source, Node) and source.inputs:
+        whole = source.operation not in _NOT_KEPT and not source.operation.pairs_fields
+        source = source.inputs[0]
+    if not whole or not isinstance(value, Node) or not isinstance(value.type, FieldType):
+        expected = "an Image or a Text, whole: a field, or a view of one without masked tokens or missing patches"
+        raise wrong_type(builder, "value", "queue", value, expected)
+    held = InputsType(value.type.kind, memory_axis(parameters.size))
+    before = builder.memory(parameters.name, type=held, size=parameters.size, start=parameters.start)
+    builder.update(before, builder.add("enqueue", before, value))
+    return before
+
+
 def _are_labels(builder: Builder, items: tuple[Value, ...]) -> bool:
-    """Whether labels enter a queue, and not features; Fault for some of both."""
-    labels = [item for item in items if isinstance(item, Node) and item.type == FieldType("Label")]
-    if labels and len(labels) < len(items):
-        place, actual = builder.place("value"), labels[0].type
-        words = "features only, or labels only"
-        raise Fault(
-            WrongType.at(place, str(actual), argument="value", function="queue", wanted=words, found=actual), labels[0]
-        )
+    """Whether labels, or keys, enter a queue, and not features; Fault for some of both."""
+    labels = [item for item in items if isinstance(item, Node) and item.type in (FieldType("Label"), FieldType("Key"))]
+    if labels and len({item.type for item in items if isinstance(item, Node)}) > 1:
+        raise wrong_type(builder, "value", "queue", labels[0], "features only, labels only, or keys only")
     return bool(labels)
 
 
@@ -193,16 +219,17 @@ register(
         summary=(
             "The unit vectors of a stream in earlier steps, first in, first out: read before those of this step are "
             "written, in the order of the global batch. Several streams are written one after the other. No gradient. A "
-            "queue of labels belongs to a queue of features of the same size that is written with the same samples."
+            "queue of labels belongs to a queue of features of the same size that is written with the same samples, and so "
+            'does one of keys, and one of the inputs themselves, `keep="inputs"`: what is picked from both is encoded again.'
         ),
         meaning=_queue,
         subjects=(
-            Subject("value", (*_STREAM, "Label", "Tuple"), "what is written after the step; several streams in this order"),
+            Subject("value", (*_STREAM, "Label", "Key", "Tuple"), "what is written after the step; several in this order"),
         ),
         parameters=QueueParameters,
         laws=("permutation",),
         formula=r"(a_1, \ldots, a_Q)",
-        cost="Q D numbers on each process",
+        cost="Q D numbers on each process; of inputs, those of Q images or texts, and all processes exchange theirs",
         example='minimize memory_contrast(image, text, queue(text, size=16, start="random"), temperature=0.07)',
     )
 )

@@ -26,7 +26,8 @@ def example_modules(
 ) -> dict[str, nn.Module]:
     """A float64 stand-in for each module that an objective applies, by name, as `modules=` of a call takes them.
 
-    They depend on the same inputs as real modules (text, image, both masks), treat each sample separately, are smooth, and
+    Towers are among them where images or texts are picked. They depend on the same inputs as real modules (text, image, both
+    masks), treat each sample separately, are smooth, and
     have random weights. They fit the inputs that `example_features` returns.
 
     Args:
@@ -50,8 +51,9 @@ def example_modules(
 
 
 def _module(module: Module, seed: int, patches: int, padding: float) -> nn.Module:
-    if module.family == "fusion":
-        return _Fusion(FEATURES, seed, padding)
+    if module.family in ("tower", "fusion"):
+        kind = _Tower if module.family == "tower" else _Fusion
+        return kind(FEATURES, seed, padding)
     if module.family == "decoder":
         states = getattr(module.settings, "output", "") == "states"
         return _StatesDecoder(FEATURES, patches, seed) if states else _Decoder(FEATURES, patches, seed)
@@ -71,6 +73,33 @@ class _Fused(NamedTuple):
     tokens: Tensor
     mask: Tensor | None
     context: Tensor | None = None
+
+
+class _Encoded(NamedTuple):
+    """Output of a tower: `pooled [n, W]`, `tokens` and `states [n, L, W]`, `mask [n, L]`."""
+
+    pooled: Tensor
+    tokens: Tensor
+    states: Tensor
+    mask: Tensor | None
+
+
+class _Tower(nn.Module):
+    """Of texts each id is a token, of images each column of pixels is a patch."""
+
+    def __init__(self, width: int, seed: int, padding: float) -> None:
+        super().__init__()
+        self.word, self.patch = _linear(1, width, seed), _linear(3 * PATCH_SIDE**2, width, seed + 1)
+        self.padding = padding
+
+    def forward(self, values: Tensor, mask: Tensor | None = None) -> _Encoded:
+        if values.dim() == 2:
+            tokens = torch.tanh(self.word(values[:, :, None].to(self.word.weight.dtype)))
+        else:
+            columns = values.reshape(*values.shape[:3], -1, PATCH_SIDE).permute(0, 3, 1, 2, 4)
+            tokens = torch.tanh(self.patch(columns.flatten(2)))
+        tokens = tokens if mask is None else tokens.where(mask[:, :, None], self.padding)
+        return _Encoded(_mean(tokens, mask), tokens, tokens, mask)
 
 
 class _Fusion(nn.Module):

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 __all__ = [
     "CodesType", "ConditionType", "DistributionType", "DrawsType", "EncodedType", "EncoderType", "AssignmentType",
-    "ErrorType", "FieldType", "FunctionType", "IndexType", "LabelsType", "LogitsType", "LossType", "MaskType",
-    "MemoryType", "PatchesType", "PerSampleType", "PicksType", "PixelsType", "ScalarType", "ScoreType", "SimType",
+    "ErrorType", "FieldType", "FunctionType", "IndexType", "LogitsType", "LossType", "MaskType",
+    "PatchesType", "PerSampleType", "PicksType", "PixelsType", "ScalarType", "ScoreType", "SimType",
     "SimilarityType", "StringType", "TableType", "TargetType", "TokensType", "TupleType", "Type", "VecType",
     "VectorType", "ViewSetType", "ViewType", "column_count", "holds_memory", "memory_axis", "picked_axis",
 ]  # fmt: skip
@@ -127,27 +127,6 @@ class AssignmentType(Type):
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryType(Type):
-    """A queue of unit vectors of earlier steps. Its axis holds its size."""
-
-    rows: str
-    features: str = "D"
-
-    def __str__(self) -> str:
-        return f"Memory[{self.rows}, {self.features}]"
-
-
-@dataclass(frozen=True, slots=True)
-class LabelsType(Type):
-    """A queue of the labels of earlier steps."""
-
-    rows: str
-
-    def __str__(self) -> str:
-        return f"Labels[{self.rows}]"
-
-
-@dataclass(frozen=True, slots=True)
 class PerSampleType(Type):
     """A number for each of the N samples of the data set, which outlives the step."""
 
@@ -201,7 +180,8 @@ class TableType(Type):
 
 @dataclass(frozen=True, slots=True)
 class PicksType(Type):
-    """Which samples each sample has picked, one (`1`) or several, `of` a reference set (`R`) or the global batch (`B`)."""
+    """Which samples each sample has picked, one (`1`) or several, `of` a reference set (`R`), the global batch (`B`), or the
+    batch and a queue (`B+Q9`)."""
 
     rows: str = "B"
     picked: str = "K"

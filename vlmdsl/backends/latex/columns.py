@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vlmdsl.backends.latex.interface import Writer
-from vlmdsl.backends.latex.notation import Math, call, sum_over
+from vlmdsl.backends.latex.notation import Math, call, sum_over, words
 from vlmdsl.ir import Node
-from vlmdsl.ir.operations.matrices import EXCLUDE, EXCLUDE_PAIRS, UNITE
+from vlmdsl.ir.operations.matrices import EXCLUDE, EXCLUDE_OWN, EXCLUDE_PAIRS, UNITE
 from vlmdsl.ir.operations.scalars import NOT, STOP
 from vlmdsl.types import SimType, holds_memory
 
@@ -18,12 +18,14 @@ __all__ = ["Columns", "columns_of", "side_by_side"]
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Columns of one kind: `entry(candidate)` of sample i, the sets that candidates belong to, whether its pair is left out,
-    and whether they are the entries of a memory, all of which have been written."""
+    and whether they are the entries of a memory, all of which have been written; and the `key` by which those of sample i
+    itself are left out of these."""
 
     entry: Callable[[str], Math]
     sets: tuple[Math, ...] = ()
     without_pairs: bool = False
     memory: bool = False
+    key: str = ""
 
     @property
     def restricted(self) -> bool:
@@ -34,6 +36,7 @@ class Columns:
         """The conditions on a candidate, in LaTeX; None if it is any sample of the batch."""
         conditions = [rf"{index} \in {members.latex}" for members in (*besides, *self.sets)]
         conditions += [rf"{index} \neq i"] if but_pair or self.without_pairs else []
+        conditions += [rf"{self.key}_{{{index}}} \neq {self.key}_{{i}}"] if self.key else []
         return ", ".join(conditions) or (index if self.memory else "")
 
     def exponentials(self, index: str, *, but_pair: bool = False) -> Math:
@@ -67,7 +70,8 @@ def _columns(writer: Writer, matrix: Node, side: str, stopped: bool) -> Columns:
     made_of = _made_of(matrix)
     sets = tuple(_kept(writer, node.inputs[1]) for node in made_of if node.operation is EXCLUDE)
     without_pairs = any(node.operation is EXCLUDE_PAIRS for node in made_of)
-    return Columns(entry, sets, without_pairs, holds_memory(matrix.type.columns))
+    own = next((words(node.inputs[1].string("name")).latex for node in made_of if node.operation is EXCLUDE_OWN), "")
+    return Columns(entry, sets, without_pairs, holds_memory(matrix.type.columns), own)
 
 
 def _kept(writer: Writer, excluded: Node) -> Math:

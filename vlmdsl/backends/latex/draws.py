@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from vlmdsl.backends.latex.notation import Math, call, negated, number, product, symbol, total, words
+from vlmdsl.backends.latex.notation import Math, call, equation, negated, number, product, symbol, total, words
 from vlmdsl.ir import Node, block_of
 
-__all__ = ["State", "drawn", "following", "from_outside", "mixture", "partner_of"]
+__all__ = ["State", "drawn", "following", "from_outside", "mixture", "partner_of", "picked"]
 
 State: TypeAlias = Callable[[str, Math], None]
 """Adds a statement to a group of definitions."""
@@ -64,3 +64,14 @@ def partner_of(state: State, node: Node, index: str) -> Math:
 def mixture(share: Math, own: Math, partner: Math) -> Math:
     """A sample mixed with its partner."""
     return total(product(share, own), product(total(number(1.0), negated(share)), partner))
+
+
+def picked(letter: Math, inner: Math, pick: Math, node: Node) -> Math:
+    """What the letter of a picked image or text stands for: that of another sample, of the batch or of a queue too."""
+    latex, text = inner.latex.removesuffix("_i"), inner.text.removesuffix("_i")
+    defined = equation(letter, Math(f"{latex}_{{{pick.latex}}}", f"{text}_{pick.text}"))
+    if len(node.inputs) == 2:
+        return defined
+    size = number(node.inputs[2].number("size"))
+    pool = words(f"of the batch or of the latest {size.text} of earlier steps")
+    return Math(rf"{defined.latex},\ {pool.latex}", f"{defined.text}, {pool.text}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlmdsl.backends.latex.columns import Columns, columns_of
 from vlmdsl.backends.latex.interface import Writer
-from vlmdsl.backends.latex.notation import Math, infix, number, readable, under, words
+from vlmdsl.backends.latex.notation import Math, call, infix, number, readable, under, words
 from vlmdsl.ir import Node
 from vlmdsl.ir.operations.mining import HARDEST
 from vlmdsl.types import PicksType
@@ -17,9 +17,24 @@ def picks(writer: Writer, node: Node) -> Math:
     assert isinstance(node.type, PicksType)
     several = node.type.picked != "1"
     pick = writer.names.indexed(writer.names.lettered("picks", node), "ik" if several else "i")
-    (kind,) = columns_of(writer, node.inputs[0], node.string("along"))
-    writer.names.state("values", (_hardest if node.operation is HARDEST else _drawn)(node, pick, kind, several))
+    kinds = columns_of(writer, node.inputs[0], node.string("along"))
+    if len(kinds) > 1:
+        writer.names.state("values", _of_both(node, pick, kinds))
+    else:
+        writer.names.state("values", (_hardest if node.operation is HARDEST else _drawn)(node, pick, kinds[0], several))
     return pick
+
+
+def _of_both(node: Node, pick: Math, kinds: list[Columns]) -> Math:
+    """A pick of the batch, except the pair, and the entries of a queue."""
+    hardest = node.operation is HARDEST
+    rule = call("arg max" if hardest else "softmax", *(kind.entry("j") for kind in kinds))
+    if not hardest and node.number("floor"):
+        rule = infix("+", "+", rule, number(node.number("floor")))
+    equals = infix("=", "=", pick, rule) if hardest else infix(r"\sim", "~", pick, rule)
+    others = " but of sample i" if kinds[1].key else ""
+    said = words(f"of the batch but i, and of the queue{others}")
+    return Math(rf"{equals.latex},\ j\ {said.latex}", f"{equals.text}, j {said.text}")
 
 
 def _hardest(node: Node, pick: Math, kind: Columns, several: bool) -> Math:

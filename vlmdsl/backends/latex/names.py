@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from vlmdsl.backends.latex.boxes import around_patches
-from vlmdsl.backends.latex.draws import mixture, partner_of
+from vlmdsl.backends.latex.draws import mixture, partner_of, picked
 from vlmdsl.backends.latex.learned import LearnedNumbers
 from vlmdsl.backends.latex.notation import (
     Math,
@@ -312,9 +312,7 @@ class Names:
             )
             return equation(drawn, mixture(self._share(node.inputs[1]), inner, partner))
         if node.operation is FETCH:
-            pick = self._expression(node.inputs[1])
-            latex, text = inner.latex.removesuffix("_i"), inner.text.removesuffix("_i")
-            return equation(drawn, Math(f"{latex}_{{{pick.latex}}}", f"{text}_{pick.text}"))
+            return picked(drawn, inner, self._expression(node.inputs[1]), node)
         if node.operation is REWRITE:
             count = int(node.number("count"))
             others = rf"{inner.latex}^{{(1)}}, \ldots, {inner.latex}^{{({count})}}"

@@ -173,6 +173,7 @@ def under(operator: Math, among: str, body: Math) -> Math:
 def readable(conditions: str) -> str:
     """Conditions on an index, from LaTeX to text."""
     plain = conditions.replace(r"\neq", "≠").replace(r"\in", "∈").replace(" ", "").replace(",", ", ")
+    plain = re.sub(r"\\mathrm\{(\w+)\}_\{(\w+)\}", r"\1_\2", plain)
     return re.sub(r"∈\\overline\{(\w+)\}", r" not in \1", plain)
 
 

@@ -22,7 +22,19 @@ from vlmdsl.backends.plan.report import (
 )
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.lowering import ImpossiblePlan, UnknownDtype
-from vlmdsl.ir import Head, Node, Program, Use, columns, module_outputs, root_field, source_names, streams, walk, writings
+from vlmdsl.ir import (
+    Head,
+    Node,
+    Program,
+    Use,
+    columns,
+    module_outputs,
+    root_field,
+    source_names,
+    streams,
+    walk,
+    writings,
+)
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.grounding import CONCEPTS
 from vlmdsl.ir.operations.grouping import PATCH_SEGMENTS
@@ -45,7 +57,7 @@ from vlmdsl.planning.memory import (
     targets_made,
 )
 from vlmdsl.planning.part_cost import PartCost, part_costs
-from vlmdsl.planning.workload import ITEM_BYTES, Workload, seen_by
+from vlmdsl.planning.workload import ITEM_BYTES, Workload, entry_bytes, seen_by
 from vlmdsl.source import SourceMap, Span
 from vlmdsl.types import JOINED, PerSampleType, VectorType
 
@@ -303,19 +315,19 @@ def _tokens(mode: Mode, workload: Workload) -> int | None:
 
 
 def _states(program: Program, workload: Workload, samples: int) -> list[StateRow]:
-    """Every state with its size; numbers are kept in float32, and how many vectors entered a queue as an integer."""
-    rows = []
+    """Every state with its size; numbers are kept in float32, and how many entries a queue has had as an integer."""
+    rows, item = [], ITEM_BYTES["float32"]
     for update in program.updates:
-        node, kind, numbers = update.state, update.node.operation.replace("_", " "), 1
+        node, kind, size = update.state, update.node.operation.replace("_", " "), item
         if node.operation is MEMORY:
-            size = int(node.number("size"))
-            kind, numbers = f"queue of {size:,}, starts {node.string('start')}", size * seen_by(update.node, workload).dim
+            entries = int(node.number("size"))
+            kind = f"queue of {entries:,}, starts {node.string('start')}"
+            size = entries * entry_bytes(update, workload) + _INTEGER
         if isinstance(node.type, VectorType):
-            numbers = seen_by(update.node, workload).dim
+            size = seen_by(update.node, workload).dim * item
         if isinstance(node.type, PerSampleType):
-            kind, numbers = f"a number per sample of {samples:,}, updated after every {update.when}", samples
-        counter = _INTEGER * (node.operation is MEMORY)
-        rows.append(StateRow(name=node.string("name"), kind=kind, size=numbers * ITEM_BYTES["float32"] + counter))
+            kind, size = f"a number per sample of {samples:,}, updated after every {update.when}", samples * item
+        rows.append(StateRow(name=node.string("name"), kind=kind, size=size))
     return rows
 
 

@@ -11,7 +11,16 @@ from torch import Tensor
 from vlmdsl.ir import Contrast, Direction, Node, walk
 from vlmdsl.ir.operation import Operation
 from vlmdsl.ir.operations.contrast import CONTRAST
-from vlmdsl.ir.operations.matrices import EXCLUDE, EXCLUDE_PAIRS, LOG_SUM_EXP, SCORE, SIMILARITY, TRANSPOSE, UNITE
+from vlmdsl.ir.operations.matrices import (
+    EXCLUDE,
+    EXCLUDE_OWN,
+    EXCLUDE_PAIRS,
+    LOG_SUM_EXP,
+    SCORE,
+    SIMILARITY,
+    TRANSPOSE,
+    UNITE,
+)
 from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, MEAN, SAMPLES
 from vlmdsl.ir.operations.scalars import CONSTANT, DIVIDE, MULTIPLY, SOFTPLUS, SUBTRACT
 from vlmdsl.ir.operations.state import MEMORY
@@ -117,7 +126,7 @@ def _candidates(logits: Node, samples: Level, filled: Mapping[str, Tensor]) -> L
     if logits.operation is TRANSPOSE:
         return _candidates(logits.inputs[0], samples, filled)
     nodes = list(walk([logits]))
-    if any(node.operation is EXCLUDE for node in nodes):
+    if any(node.operation in (EXCLUDE, EXCLUDE_OWN) for node in nodes):
         return None
     memories = [node for node in nodes if node.operation is MEMORY]
     if not memories or not isinstance(logits.type, SimType) or not holds_memory(logits.type.columns):

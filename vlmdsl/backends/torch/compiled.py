@@ -294,7 +294,7 @@ def _strides(shape: torch.Size) -> tuple[int, ...]:
 
 def _parts(value: StateValue | Table) -> tuple[Tensor, ...]:
     if isinstance(value, Memory):
-        return value.values, value.written
+        return (value.values, value.written) if value.mask is None else (value.values, value.written, value.mask)
     if isinstance(value, Table):
         return (value.values, value.keys) if value.handle is None else (value.values, value.keys, value.handle)
     return (value,)

@@ -6,7 +6,7 @@ import keyword
 import re
 from collections.abc import Callable
 
-from vlmdsl.ir import CODES, Contrast, Node, Program, column_of, module_outputs, source_names, streams
+from vlmdsl.ir import CODES, Contrast, Node, Program, column_of, kept_inputs, module_outputs, source_names, streams
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import (
     DISTRIBUTION,
@@ -22,7 +22,7 @@ from vlmdsl.ir.operations.encoding import (
 from vlmdsl.ir.operations.grounding import REGIONS, WORD_MAP
 from vlmdsl.ir.operations.grouping import ASSIGNMENT, PATCH_SEGMENTS
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
-from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
+from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE, fetches_input
 from vlmdsl.ir.operations.modules import APPLY, CODES_AT, CODES_WHERE, CONTEXT, DROPPED, OWN, PIXELS, REPLACED, STATES
 from vlmdsl.ir.operations.per_sample import INDEX, LOOKUP, MIXTURE, RUNNING_MEANS, WRITE
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
@@ -45,9 +45,8 @@ def has_line(node: Node) -> bool:
     """Whether a node is a line of the source: not a number, which stands where it is used, nor what a batch brings to
     encoders (fields, their views, pairs of both), nor what encoders do."""
     encoded = isinstance(node.type, FieldType) and node.type.kind not in plain_kinds()
-    return (
-        (not encoded or node.operation is MIX) and node.operation is not CONSTANT and not isinstance(node.type, EncodedType)
-    )
+    computed = not encoded or node.operation is MIX or fetches_input(node)
+    return computed and node.operation is not CONSTANT and not isinstance(node.type, EncodedType)
 
 
 def passed_names(program: Program, schedule: Schedule) -> dict[Node, str]:
@@ -63,6 +62,7 @@ class Names:
         self._streams = {stream.encode.index: stream.name for stream in encoded}
         self._streams |= {output.node.index: output.name for output in module_outputs(program)}
         self._sources = source_names(stream.source for stream in encoded)
+        self._kept = kept_inputs(program)
         named = [(metric.node.index, metric.name) for metric in program.metrics]
         named += [(term.node.index, term.name) for term in program.terms]
         named += [use for node in program.nodes() if node.operation is CONTRAST for use in _uses(node)]
@@ -82,7 +82,7 @@ class Names:
 
     def passed(self, schedule: Schedule) -> dict[Node, str]:
         """The input names of nodes that emitted functions take from a batch or from each other."""
-        loaded = {node: self._sources.get(node) or node.string("name") for node in schedule.load.values}
+        loaded = {node: self._sources.get(node) or node.string("name") for node in schedule.load.values} | self._kept
         taken = set(loaded.values())  # a term may be called like a field
         computed = {node: self.of(node) for compute in schedule.computes for node in compute.gives}
         return loaded | {node: f"{name}_computed" if name in taken else name for node, name in computed.items()}
@@ -111,6 +111,10 @@ class Names:
     def mixture(self, node: Node) -> str:
         """The name of mixed images or features."""
         return f"{self._sources[node]}_pixels" if node in self._sources else node.operation
+
+    def fetched(self, node: Node) -> str:
+        """The name of what picked samples have."""
+        return self._sources[node] if fetches_input(node) else f"{self.meaning(node.inputs[0])}_fetched"
 
     def _unique(self, wish: str) -> str:
         name, copy = wish, 2
@@ -168,7 +172,7 @@ _MEANINGS: dict[str, Callable[[Names, Node], str]] = {
     TAKE: lambda names, node: f"{column_of(node.inputs[0]).name}_found",
     MINE: lambda names, node: f"negatives_along_{node.string('along')}",
     HARDEST: lambda names, node: f"hardest_along_{node.string('along')}",
-    FETCH: _with("fetched"),
+    FETCH: lambda names, node: names.fetched(node),
     ATTEND: _with("attended"),
     POOLED: lambda names, node: names.stream(node),
     TOKENS: lambda names, node: f"{names.stream(node)}_tokens",

@@ -199,7 +199,7 @@ class Objective(ShownInNotebooks, LearnedNumbers):
 
     def losses(self, features: Mapping[str, Tensor], schedule: Schedule | None = None) -> ObjectiveOutput:
         """The output of the last function of the schedule; `features` are all of its inputs, and are not checked."""
-        self.state.allocate({name: value.shape[-1] for name, value in features.items() if value.dim() > 1})
+        self.state.allocate_for(features)
         first = next(value for name, value in features.items() if value.dim() and name not in self._weights)
         last = self._functions_of((schedule or self.schedule).chunked_losses).last
         with _without_autocast(first.device):
@@ -221,7 +221,7 @@ class Objective(ShownInNotebooks, LearnedNumbers):
             values: its inputs, by name.
             schedule: one of `schedule_for`.
         """
-        self.state.allocate({name: value.shape[-1] for name, value in values.items() if value.dim() > 1})
+        self.state.allocate_for(values)
         function = self._functions_of((schedule or self.schedule).chunked_losses).before[name]
         with _without_autocast(next(iter(values.values())).device):
             results: dict[str, Any] = function(values, self.learned(), self._held())

@@ -36,6 +36,8 @@ def passed_axes(compute: Compute, schedule: Schedule, names: Mapping[Node, str])
     for node in (value for value in compute.takes if isinstance(value, Node)):
         if node.type == FieldType("Image"):
             axes[names[node]] = ("B", "C", "H", "W")
+        elif node.type == FieldType("Text"):
+            axes |= {names[node]: ("B", "L"), f"{names[node]}_mask": ("B", "L")}
         elif any(node in before.gives for before in schedule.computes):
             own = _axes_of(node.type)
             axes |= {names[node] + suffix: own[:length] for suffix, length in _parts(node, len(own))}
@@ -55,6 +57,8 @@ def passed_value(node: Node, name: str) -> str:
         return f"ops.tokens(inputs[{literal(name)}], inputs.get({literal(f'{name}_mask')}))"
     if isinstance(node.type, PicksType):
         return f"ops.Picks(inputs[{literal(name)}], inputs[{literal(f'{name}_real')}])"
+    if node.type == FieldType("Text"):
+        return f"ops.TokenFeatures(inputs[{literal(name)}], inputs[{literal(f'{name}_mask')}])"
     return f"inputs[{literal(name)}]"
 
 
@@ -64,6 +68,8 @@ def _parts(node: Node, axes: int) -> tuple[tuple[str, int], ...]:
         return ("", 0), ("_accuracy", 0)
     if isinstance(node.type, TokensType):
         return ("", axes), ("_mask", axes - 1)
+    if node.type == FieldType("Text"):
+        return ("", axes), ("_mask", axes)
     if isinstance(node.type, PicksType):
         return ("", axes), ("_real", axes)
     return (("", axes),)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 
 from vlmdsl.backends.torch.numbers import free_attribute, keep_precision, lasting, outside_inference_mode, start_tensor
 from vlmdsl.backends.torch.values import Memory
-from vlmdsl.ir import Node, Program, sample_index, states, streams, walk
+from vlmdsl.ir import Node, Program, kept_inputs, sample_index, states, streams, walk
 from vlmdsl.ir.operations.encoding import POOLED
 from vlmdsl.ir.operations.state import STATE
-from vlmdsl.types import LabelsType, MemoryType, PerSampleType, ScalarType, VectorType
+from vlmdsl.types import InputsType, LabelsType, MemoryType, PerSampleType, ScalarType, VectorType, memory_axis
 
 __all__ = ["State", "StateValue"]
 
@@ -29,7 +30,8 @@ class State(nn.Module):
 
     A number is the buffer of its name, and a vector, [D]; a memory of Q vectors is two, `NAME` [Q, D] and `NAME_written`
     (0-d, int64), as one of labels is, `NAME` [Q] (int64). D is that of the features: it is 0 until `allocate` is called or a
-    checkpoint is loaded. Numbers of samples are a buffer [N], NaN where a sample has none yet; until `allocate_samples` says
+    checkpoint is loaded. So are the sizes of kept inputs, images `NAME` [Q, 3, H, W], or ids of texts `NAME` [Q, L] with
+    `NAME_mask` [Q, L]. Numbers of samples are a buffer [N], NaN where a sample has none yet; until `allocate_samples` says
     what N is, or a checkpoint is loaded, it is 0.
     """
 
@@ -37,6 +39,8 @@ class State(nn.Module):
         super().__init__()
         self._attributes: dict[str, str] = {}
         self._counters: dict[str, str] = {}
+        self._masks: dict[str, str] = {}
+        self._inputs: dict[str, str] = {}
         self._starts: dict[str, float] = {}
         self._random: set[str] = set()
         self._tables: list[str] = []
@@ -46,6 +50,7 @@ class State(nn.Module):
             index = sample_index(program)
             self._index = self._index if index is None else index.string("name")
             self._sources = _sources(program) | self._sources
+            self._inputs = _inputs(program) | self._inputs
             with outside_inference_mode():
                 for node in states(program):
                     if node.string("name") not in self._attributes:
@@ -71,6 +76,8 @@ class State(nn.Module):
             attribute = self._attributes[name]
             if isinstance(value, Memory):
                 setattr(self, self._counters[name], lasting(value.written))
+                if value.mask is not None:
+                    setattr(self, self._masks[name], lasting(value.mask))
                 value = value.values
             setattr(self, attribute, lasting(value.to(getattr(self, attribute).dtype)))
 
@@ -90,6 +97,34 @@ class State(nn.Module):
                     f"{self._said(name)} holds vectors of {held} features, but {source} has {dimensions[source]}: "
                     f"an objective with {'a mean of features' if name in self._starts else 'a queue'} is for one D"
                 )
+
+    def allocate_for(self, features: Mapping[str, Tensor]) -> None:
+        """Allocate what enters from these inputs of the objective, by name; ValueError for what does not fit."""
+        self.allocate({name: value.shape[-1] for name, value in features.items() if value.dim() > 1})
+        for name, source in self._inputs.items():
+            if source not in features:
+                continue
+            shape, held = features[source].shape[1:], self.get_buffer(self._attributes[name])
+            if held.numel() == 0:
+                attributes = [self._attributes[name], *([self._masks[name]] if name in self._masks else [])]
+                with outside_inference_mode():
+                    for attribute in attributes:
+                        setattr(self, attribute, self.get_buffer(attribute).new_zeros(held.shape[0], *shape))
+            elif held.shape[1:] != shape and not (name in self._masks and shape[0] <= held.shape[1]):
+                kept, own = ("x".join(map(str, size)) for size in (held.shape[1:], shape))
+                raise ValueError(f"{self._said(name)} keeps inputs of {kept}, but {source} has {own}")
+
+    @contextmanager
+    def emptied(self) -> Iterator[None]:
+        """Within the context no entry of a queue counts."""
+        written = {attribute: self.get_buffer(attribute) for attribute in self._counters.values()}
+        try:
+            for attribute, count in written.items():
+                setattr(self, attribute, torch.zeros_like(count))
+            yield
+        finally:
+            for attribute, count in written.items():
+                setattr(self, attribute, count)
 
     @property
     def per_sample(self) -> bool:
@@ -141,13 +176,18 @@ class State(nn.Module):
             return f"numbers of {values.numel():,} samples"
         if name in self._starts:
             return f"a vector of {values.shape[-1]} features" if values.dim() else "a number"
+        if name in self._inputs:
+            return f"{values.shape[0]} inputs" + (f" of {'x'.join(map(str, values.shape[1:]))}" if values.numel() else "")
         if values.dim() < 2:
             return f"{values.shape[0]} labels"
         return f"{values.shape[0]} vectors" + (f" of {values.shape[1]} features" if values.shape[1] else "")
 
     def _value(self, name: str) -> StateValue:
         value = self.get_buffer(self._attributes[name])
-        return Memory(value, self.get_buffer(self._counters[name])) if name in self._counters else value
+        if name not in self._counters:
+            return value
+        mask = self.get_buffer(self._masks[name]) if name in self._masks else None
+        return Memory(value, self.get_buffer(self._counters[name]), mask)
 
     def _register(self, node: Node) -> None:
         name = node.string("name")
@@ -159,8 +199,10 @@ class State(nn.Module):
             self._tables += [name] * isinstance(node.type, PerSampleType)
             return
         size = int(node.number("size"))
-        of_labels = isinstance(node.type, LabelsType)
-        self.register_buffer(attribute, torch.zeros(size, dtype=torch.int64) if of_labels else torch.zeros(size, 0))
+        self.register_buffer(attribute, _unallocated(node, size))
+        if node.type == InputsType("Text", memory_axis(size)):
+            mask = self._masks[name] = free_attribute(self, f"{name}_mask")
+            self.register_buffer(mask, torch.zeros(size, 0, dtype=torch.bool))
         counter = self._counters[name] = free_attribute(self, f"{name}_written")
         random = node.string("start") == "random"
         self.register_buffer(counter, torch.tensor(size if random else 0))
@@ -201,12 +243,13 @@ class State(nn.Module):
         """As in any module; a state without D takes the checkpoint's, and one of another size or D is an error that names
         it."""
         copied = dict(state_dict)
-        for name in dict.fromkeys([*self._counters, *self._sources, *self._tables]):
-            attribute = self._attributes[name]
+        names = dict.fromkeys([*self._counters, *self._sources, *self._tables])
+        attributes = [(name, self._attributes[name]) for name in names] + [*self._masks.items()]
+        for name, attribute in attributes:
             old, saved = self.get_buffer(attribute), copied.get(prefix + attribute)
             if not isinstance(saved, Tensor) or saved.shape == old.shape:
                 continue
-            if old.numel() == 0 and saved.dim() == old.dim() and saved.shape[:-1] == old.shape[:-1]:
+            if old.numel() == 0 and saved.dim() == old.dim() and (old.dim() == 1 or len(saved) == len(old)):
                 with outside_inference_mode():
                     setattr(self, attribute, old.new_zeros(saved.shape))
             else:
@@ -214,6 +257,15 @@ class State(nn.Module):
                 error_msgs.append(f"{self._said(name)} holds {held} in the checkpoint, and {own} in this objective")
                 copied[prefix + attribute] = old
         super()._load_from_state_dict(copied, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+
+
+def _unallocated(node: Node, size: int) -> Tensor:
+    """The entries of a memory of which only the number is known."""
+    if isinstance(node.type, LabelsType):
+        return torch.zeros(size, dtype=torch.int64)
+    if isinstance(node.type, InputsType):
+        return torch.zeros(size, 0, dtype=torch.int64) if node.type.kind == "Text" else torch.zeros(size, 0, 0, 0)
+    return torch.zeros(size, 0)
 
 
 def _directions(count: int, dimension: int, name: str) -> Tensor:
@@ -237,3 +289,10 @@ def _sources(program: Program) -> dict[str, str]:
         for update in program.updates
         if isinstance(update.state.type, MemoryType | VectorType)
     }
+
+
+def _inputs(program: Program) -> dict[str, str]:
+    """For each memory of inputs the input of the objective that enters it."""
+    kept = kept_inputs(program)
+    memories = [update for update in program.updates if isinstance(update.state.type, InputsType)]
+    return {update.state.string("name"): kept[update.node.inputs[1]] for update in memories}

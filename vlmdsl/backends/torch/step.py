@@ -11,11 +11,12 @@ from torch import Tensor
 from vlmdsl.backends.torch.objective import Objective, ObjectiveOutput
 from vlmdsl.backends.torch.passing import passed_tensors
 from vlmdsl.backends.torch.values import PredictedTokens
-from vlmdsl.ir import CODES, ModuleOutput, Node, Stream
+from vlmdsl.ir import CODES, ModuleOutput, Node, Stream, loaded_origin
 from vlmdsl.ir.operations.contrast import CONTRAST
+from vlmdsl.ir.operations.mining import fetches_input
 from vlmdsl.ir.schedule import Applied, Apply, Compute, Linear, Value
 from vlmdsl.ir.uses import PER_SAMPLE
-from vlmdsl.planning import applied_of, is_loaded, linear_of, logits_of, product_of
+from vlmdsl.planning import applied_of, linear_of, logits_of, product_of
 from vlmdsl.types import FieldType
 
 __all__ = ["Environment", "Loaded", "Modules", "Step"]
@@ -29,10 +30,14 @@ tower has the attributes `pooled`, `tokens` and `mask`, that of a head is a tens
 
 
 class Loaded(Protocol):
-    """A field, or a view of one, in a form in which some module takes it: a data class whose `value` holds its tensors."""
+    """A field, or a view of one, in a form in which some module takes it: a data class whose `value` holds its tensors, and
+    `ports` what comes with it."""
 
     @property
     def value(self) -> tuple[Tensor | None, ...]: ...
+
+    @property
+    def ports(self) -> Mapping[str, Any]: ...
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Loaded:
         """Apply a function to each of its tensors, in a fixed order."""
@@ -133,21 +138,20 @@ class Step:
         """Add the outputs of an emitted function; images in each format in which modules take them."""
         names = self.objective.passed
         nodes = [value for value in step.takes if isinstance(value, Node)]
-        outputs = dict(self._outputs(step, environment))
-        images = [node for node in nodes if _is_image(node)]
-        plain: dict[str, Any] = {}
+        tensors = dict(self._outputs(step, environment))
         for node in nodes:
-            if node not in images:
-                plain |= passed_tensors(node, names[node], environment[node])
-        forms: dict[Hashable, None] = dict.fromkeys(form for node in images for form in environment[node])
-        for form in forms or {None: None}:
-            pixels = {names[node]: environment[node][form].value[0] for node in images}
-            results = self.objective.before(step.name, outputs | plain | pixels, self.schedule)
+            if not _is_input(node):
+                tensors |= passed_tensors(node, names[node], environment[node])
+        forms = [[*environment[node]] for node in nodes if node.type == FieldType("Image")]
+        for form in dict.fromkeys(form for own in forms for form in own) or {None: None}:
+            for node in nodes:
+                if _is_input(node):
+                    tensors |= passed_tensors(node, names[node], _in_form(environment[node], form)[1].value)
+            results = self.objective.before(step.name, tensors, self.schedule)
             for node in step.gives:
-                if _is_image(node):
-                    loaded = environment[_loaded_origin(node)][form]
-                    changed = replace(loaded, value=type(loaded.value)(results[names[node]]))
-                    environment.setdefault(node, {})[form] = changed
+                if _is_input(node):
+                    own, loaded = _in_form(environment[loaded_origin(node)], form)
+                    environment.setdefault(node, {})[own] = _changed(node, loaded, results[names[node]])
                 elif node.operation is CONTRAST:
                     environment[node] = results[names[node]], results[f"{names[node]}_accuracy"]
                 else:
@@ -158,7 +162,8 @@ class Step:
         yield from self._outputs(last, environment)
         for node in last.takes:
             if isinstance(node, Node) and node in environment:
-                yield from passed_tensors(node, self.objective.passed[node], environment[node]).items()
+                value = _in_form(environment[node], None)[1].value if _is_input(node) else environment[node]
+                yield from passed_tensors(node, self.objective.passed[node], value).items()
 
     def _outputs(self, step: Compute, environment: Environment) -> Iterator[tuple[str, Tensor]]:
         """The outputs of modules that a function takes, by the names of its inputs."""
@@ -207,15 +212,23 @@ class Step:
         return tokens
 
 
-def _is_image(node: Node) -> bool:
-    return node.type == FieldType("Image")
+def _is_input(node: Node) -> bool:
+    """Whether a value is an image or a text, as towers take it."""
+    return node.type in (FieldType("Image"), FieldType("Text"))
 
 
-def _loaded_origin(node: Node) -> Node:
-    """The loaded image below a computed one."""
-    while not is_loaded(node):
-        node = node.inputs[0]
-    return node
+def _in_form(forms: Mapping[Hashable, Loaded], form: Hashable) -> tuple[Hashable, Loaded]:
+    """An input in that form, or in the only one that it has."""
+    own = form if form in forms else next(iter(forms))
+    return own, forms[own]
+
+
+def _changed(node: Node, loaded: Any, result: Any) -> Loaded:
+    """A loaded input with another value; what came with a sample's own does not belong to that of another one."""
+    members = result if isinstance(result, tuple) else (result,)
+    ports = {name: port for name, port in loaded.ports.items() if name == "noise" or not fetches_input(node)}
+    changed: Loaded = replace(loaded, value=type(loaded.value)(*members), ports=ports)
+    return changed
 
 
 def _of_stream(stream: Stream, step: Compute, environment: Environment) -> Iterator[tuple[str, Tensor]]:

@@ -69,14 +69,15 @@ class Gathered(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Unit vectors of earlier steps, `values` [Q, D], or their labels [Q], the same on every process; `written` (0-d) have
-    entered so far.
+    """Unit vectors of earlier steps, `values` [Q, D], or their labels [Q], or images [Q, 3, H, W] or ids of texts [Q, L]
+    with their `mask`, the same on every process; `written` (0-d) have entered so far.
 
     The next takes slot `written` modulo Q, so a slot is filled if its number is less than `written`.
     """
 
     values: Tensor
     written: Tensor
+    mask: Tensor | None = None
 
     @property
     def filled(self) -> Tensor:

@@ -5,11 +5,22 @@ from __future__ import annotations
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import BrokenError, Operation, define
 from vlmdsl.ir.operations.rules import need, same, take
-from vlmdsl.types import ConditionType, MemoryType, ScoreType, SimType, TargetType, TokensType, Type, VecType
+from vlmdsl.types import (
+    ConditionType,
+    FieldType,
+    LabelsType,
+    MemoryType,
+    ScoreType,
+    SimType,
+    TargetType,
+    TokensType,
+    Type,
+    VecType,
+)
 
 __all__ = [
-    "EXCLUDE", "EXCLUDE_PAIRS", "LOG_SUM_EXP", "REUSE", "ROW_MEAN", "ROW_SUM", "SCORE", "SIMILARITY", "TRANSPOSE",
-    "UNITE",
+    "EXCLUDE", "EXCLUDE_OWN", "EXCLUDE_PAIRS", "LOG_SUM_EXP", "REUSE", "ROW_MEAN", "ROW_SUM", "SCORE", "SIMILARITY",
+    "TRANSPOSE", "UNITE",
 ]  # fmt: skip
 
 
@@ -52,6 +63,16 @@ def unite(node: Node, types: tuple[Type, ...]) -> Type:
 def exclude(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, SimType, ConditionType)
     return types[0]
+
+
+def exclude_own(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, SimType, FieldType, LabelsType)
+    matrix, key, keys = types
+    assert isinstance(matrix, SimType)
+    assert isinstance(keys, LabelsType)
+    need(key == FieldType("Key"), f"samples have a Key, got {key}")
+    need(matrix.columns == keys.rows, f"the columns are {matrix.columns}, the keys {keys.rows}")
+    return matrix
 
 
 def of_rows(node: Node, types: tuple[Type, ...]) -> Type:
@@ -135,6 +156,17 @@ EXCLUDE_PAIRS = define(
         keeps_zero=True,
         takes="Sim",
         gives="Sim: the pair of a sample is not a candidate",
+    )
+)
+EXCLUDE_OWN = define(
+    Operation(
+        "exclude_own",
+        exclude_own,
+        excludes=True,
+        per_sample=True,
+        keeps_zero=True,
+        takes="Sim against a memory, a Key, the Labels of a queue that hold the keys of its entries",
+        gives="Sim: the entries of a queue that are of the sample itself are not candidates",
     )
 )
 LOG_SUM_EXP = define(

@@ -9,6 +9,7 @@ from vlmdsl.ir.operation import Operation, define
 from vlmdsl.ir.operations.rules import BOUND, NUMBER, need, one_of, take
 from vlmdsl.types import (
     FieldType,
+    InputsType,
     LabelsType,
     MemoryType,
     PerSampleType,
@@ -37,14 +38,19 @@ def memory(node: Node, types: tuple[Type, ...]) -> Type:
     one_of(node, "start", "empty", "random")
     need(node.number("size") >= 1, f"size is {node.attribute('size')!r}")
     axis = memory_axis(int(node.number("size")))
+    if isinstance(node.type, InputsType):
+        return InputsType(node.type.kind, axis)
     return LabelsType(axis) if isinstance(node.type, LabelsType) else MemoryType(axis)
 
 
 def enqueue(node: Node, types: tuple[Type, ...]) -> Type:
+    if types and isinstance(types[0], InputsType):
+        need(types[1:] == (FieldType(types[0].kind),), f"holds {types[0].kind}s, got {types[1:]}")
+        return types[0]
     held = LabelsType if types and isinstance(types[0], LabelsType) else MemoryType
     entering = FieldType if held is LabelsType else VecType
     take(types, held, *((entering,) * max(len(types) - 1, 1)))
-    need(all(kind in (FieldType("Label"), VecType()) for kind in types[1:]), "holds vectors or labels")
+    need(all(kind in (FieldType("Label"), FieldType("Key"), VecType()) for kind in types[1:]), "holds vectors or labels")
     return types[0]
 
 
@@ -89,7 +95,7 @@ MEMORY = define(
         excludes=True,  # slots that are not written yet
         stops_gradient=True,
         carries="`name` (unique), `size` (Q), `start` (`empty`, `random`)",
-        gives="Memory: unit vectors of earlier steps; or Labels",
+        gives="Memory: unit vectors of earlier steps; Labels; or Images or Texts, as towers take them",
     )
 )
 ENQUEUE = define(
@@ -97,8 +103,8 @@ ENQUEUE = define(
         "enqueue",
         enqueue,
         stops_gradient=True,
-        takes="memory, one Vec or more (of Labels: Label fields)",
-        gives="Memory: each stream's vectors overwrite the oldest slots, in the order of the ranks; stops the gradient",
+        takes="memory, one Vec or more (of Labels: Label or Key fields; of Images or Texts: one of these)",
+        gives="that of the memory: each stream's entries overwrite the oldest slots, in the order of the ranks; no gradient",
     )
 )
 NEAREST = define(

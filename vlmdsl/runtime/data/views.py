@@ -10,9 +10,8 @@ import numpy as np
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.data import CannotLoad
-from vlmdsl.ir import Node, Writing, root_field, writing_of
+from vlmdsl.ir import Node, Writing, loaded_origin, root_field, writing_of
 from vlmdsl.ir.operations import OPERATIONS
-from vlmdsl.ir.operations.encoding import MIX
 from vlmdsl.ir.operations.grounding import CONCEPTS, PROMPT, TEXT_OF
 from vlmdsl.ir.operations.views import (
     ALTERNATIVE,
@@ -159,9 +158,7 @@ def view_of(source: Node, span: Span = _NO_PLACE) -> View:
     """The view of a stream's source node; raises `DiagnosticError` if data loading does not support it."""
     steps: list[tuple[str, tuple[tuple[str, object], ...]]] = []
     start = root_field(source)
-    while source.operation is MIX:  # made of the whole batch, by the model
-        source = source.inputs[0]
-    node = source
+    node = source = loaded_origin(source)  # what is made of the whole batch is made by the model
     while node is not start:
         attributes = dict(node.attributes)
         pipeline = _pipeline(attributes)

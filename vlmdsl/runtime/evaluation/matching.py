@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from vlmdsl.backends.torch.step import Environment, Step
-from vlmdsl.ir import Node, Program, parts_of, root_field, vocabulary_use
+from vlmdsl.ir import Node, Program, loaded_origin, parts_of, root_field, vocabulary_use
 from vlmdsl.ir.operations.encoding import ENCODE, source_of
-from vlmdsl.ir.operations.mining import FETCH
+from vlmdsl.ir.operations.mining import FETCH, fetches_input
 from vlmdsl.ir.operations.modules import APPLY, MATCHED, MATCHING, use_of
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
 from vlmdsl.ir.operations.scalars import DRAW, RAMP, SCALAR
@@ -107,14 +107,14 @@ def matching_accuracy(
     """How well pairs and negatives are distinguished; None without any.
 
     Batches hold what a step of the model takes. The negatives are those that the recipe mines among the samples of a batch,
-    `mined`, and the text of each sample with the image of the sample before it, `random`; a text that equals the pair's is
-    not a negative. `pairs`, `mined` and `random` are the shares that are recognised, `balanced` and `balanced random` the
-    means of the share of pairs and that of negatives: an answer that is always the same has one half. Of `hard` negatives
-    `wrong` is the share that is recognised, `wrong KIND` that of those with this one thing wrong, and `balanced wrong` the
-    mean of the shares of pairs and of all of them. The model is left in the mode it was in.
+    without queues, `mined`, and the text of each sample with the image of the sample before it, `random`; a text that equals
+    the pair's is not a negative. `pairs`, `mined` and `random` are the shares that are recognised, `balanced` and `balanced
+    random` the means of the share of pairs and that of negatives: an answer that is always the same has one half. Of `hard`
+    negatives `wrong` is the share that is recognised, `wrong KIND` that of those with this one thing wrong, and `balanced
+    wrong` the mean of the shares of pairs and of all of them. The model is left in the mode it was in.
     """
     counts, samples = _Counts(), 0
-    with evaluation_mode(model):
+    with evaluation_mode(model), model.objective.state.emptied():
         if hard is not None:
             _count_by_kind(counts, model, matching, hard)
         for _, environment in _steps(model, batches):
@@ -236,11 +236,17 @@ def _matches(logits: Tensor) -> Tensor:
 
 
 def _picks(fused: Node, environment: Environment) -> Tensor:
-    """The samples whose text or image stands in for each sample's own, [b]: those with the same states."""
-    fetched = next(parent for parent in fused.inputs if parent.operation is FETCH)
-    states = environment[applied_of(_encode(fetched))].states.flatten(1)
-    taken = environment[fetched].values.flatten(1)
-    return torch.cdist(taken.double(), states.double()).argmin(dim=1)
+    """The samples whose text or image stands in for each sample's own, [b]: those with the same states, or, where it is
+    encoded again, the same ids or pixels."""
+    fetched = next((parent for parent in fused.inputs if parent.operation is FETCH), None)
+    if fetched is not None:
+        own, taken = environment[applied_of(_encode(fetched))].states, environment[fetched].values
+    else:
+        sources = (source_of(parent) for parent in fused.inputs)
+        source = next(source for source in sources if fetches_input(source))
+        ((form, loaded),) = environment[source].items()
+        own, taken = environment[loaded_origin(source)][form].value[0], loaded.value[0]
+    return torch.cdist(taken.flatten(1).double(), own.flatten(1).double()).argmin(dim=1)
 
 
 def _encode(node: Node) -> Node:

@@ -37,7 +37,7 @@ from vlmdsl.runtime.model.applied import apply_modules
 from vlmdsl.runtime.model.linear_heads import LinearHeads
 from vlmdsl.runtime.model.parts import Parts
 from vlmdsl.runtime.model.predictions import Predictions
-from vlmdsl.runtime.model.tower_needs import check_lengths
+from vlmdsl.runtime.model.tower_needs import check_kept_inputs, check_lengths
 from vlmdsl.runtime.model.towers import noise_length
 from vlmdsl.runtime.model.vocabularies import Vocabularies
 from vlmdsl.runtime.modules.heads import BatchNorm
@@ -92,6 +92,7 @@ class VisionLanguageModel(nn.Module):
         }
         self.readings: list[Reading] = readings(self.streams, self._form, sorted(set(objective.inputs) - features))
         """The values of a batch for modules: each source once per format."""
+        check_kept_inputs(objective.program, self.readings, self.streams)
         self.predictions.check(objective.schedule.without_logits)
 
     def forward(self, batch: Batch) -> ObjectiveOutput:
@@ -121,6 +122,8 @@ class VisionLanguageModel(nn.Module):
                     environment[node] = batch.draws[name]
                 elif name in batch.values:
                     environment[node] = _plain(batch.values[name])
+                elif node.type == FieldType("Key"):  # evaluations load only what modules take
+                    environment[node] = _key_numbers(batch.keys, batch.index.device)
         return environment
 
     def _own(self, node: Node, batch: Batch) -> Tensor:
@@ -229,7 +232,7 @@ class VisionLanguageModel(nn.Module):
                 encoded = self.encode(stream.encoder.tower, values[stream.encoder.tower], stream.encoder.heads)
                 inputs.update(_named(stream, encoded))
         inputs |= self._applied_features(node, read, values)
-        numbers = torch.tensor([key_number(key) for key in keys], device=next(self.encoders.parameters()).device)
+        numbers = _key_numbers(keys, next(self.encoders.parameters()).device)
         inputs |= {leaf.string("name"): numbers for leaf in read if leaf.type == FieldType("Key")}
         return EncodedFeatures(pooled=self.objective.value(node, inputs))
 
@@ -294,6 +297,10 @@ _PORTS = ("keep", "replace", "noise", "masked", "word_map", "segments")
 def _notes(encoder: nn.Module) -> tuple[str, ...]:
     notes: tuple[str, ...] = getattr(encoder, "notes", ())
     return notes
+
+
+def _key_numbers(keys: Iterable[str], device: torch.device) -> Tensor:
+    return torch.tensor([key_number(key) for key in keys], device=device)
 
 
 def _plain(value: Value) -> Tensor:

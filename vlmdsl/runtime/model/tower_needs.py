@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
-from vlmdsl.ir import Column, Stream, parts_of
+from vlmdsl.ir import Column, Program, Reading, Stream, kept_inputs, loaded_parts, parts_of
 from vlmdsl.ir import Encoder as ObjectiveEncoder
 from vlmdsl.ir.modules import CodebookSettings
 from vlmdsl.ir.operations.modules import replacements_of
@@ -16,7 +16,7 @@ from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.source import Span
 from vlmdsl.types import EncodedType
 
-__all__ = ["TowerNeed", "check_lengths", "check_towers", "tower_needs"]
+__all__ = ["TowerNeed", "check_kept_inputs", "check_lengths", "check_towers", "tower_needs"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,18 @@ def check_towers(encoders: Mapping[str, Encoder], needs: Mapping[str, TowerNeed]
     unused = sorted(encoders.keys() - needs.keys())
     if unused:
         raise _unfit(unused[0], "is used by no term of the recipe", f"leave the encoder of `{unused[0]}` out")
+
+
+def check_kept_inputs(program: Program, readings: Iterable[Reading], streams: Iterable[Stream]) -> None:
+    """Check that what a queue of inputs keeps is taken in one form by all towers."""
+    readings = list(readings)
+    for source in kept_inputs(program):
+        forms = {reading.form for reading in readings if reading.source is source}
+        if len(forms) > 1:
+            takers = (stream.encoder.tower for stream in streams if source in loaded_parts(stream.source))
+            first, *others = dict.fromkeys(takers)
+            problem = f"takes what a queue of inputs keeps in another form than {', '.join(map(repr, others))}"
+            raise _unfit(first, problem, "give both the same image size and standardisation, or the same tokenizer")
 
 
 def check_lengths(

@@ -1,7 +1,7 @@
 """The operations that emitted source calls: one function each, named as in `docs/architecture.md` section 3."""
 
 from vlmdsl.backends.torch.ops import tiled as tiled
-from vlmdsl.backends.torch.ops.candidates import exclude_pairs, unite, unite_targets
+from vlmdsl.backends.torch.ops.candidates import exclude_own, exclude_pairs, unite, unite_targets
 from vlmdsl.backends.torch.ops.contrast import ContrastResult, Direction, contrast, contrast_of
 from vlmdsl.backends.torch.ops.criteria import (
     cross_entropy,
@@ -81,16 +81,15 @@ __all__ = [
     "WordMap", "add", "add_features", "add_targets", "alignment", "around_patches", "assigned_words",
     "assignment_divergence", "atss",
     "attend", "best_entries", "best_entries_by_index", "box_error", "centreness", "clamp", "codes_at", "codes_where",
-    "contrast", "contrast_of", "cross_entropy", "distill", "distribution", "divide", "enqueue", "entropy",
-    "entropy_of_mean", "equal", "exclude", "exclude_pairs", "exp", "fetch", "flipped", "focal", "gate", "gather",
-    "giou", "greater", "greater_equal", "hardest", "hinge", "less", "less_equal", "linear_cross_entropy", "log",
-    "log_sum_exp", "logical_and", "logical_not", "logical_or", "lookup", "match_boxes", "matched", "matched_iou",
-    "matching", "maximum", "mean", "mine", "minimum", "mix", "mixture", "multiply", "nearest", "negate", "normalize",
-    "not_equal", "others", "paired", "patch_side", "picked", "pixels", "plugin_criterion", "plugin_target",
-    "plugin_token_criterion", "reconstruct", "reduce_tokens", "region_contrast", "region_distillation", "regions",
-    "regions_with_words", "retain", "retrieve", "reuse", "row_mean", "row_sum", "running_mean", "running_means", "same",
-    "samples", "samples_where", "scale_target", "score", "segment_mean", "sigmoid_loss", "similarity", "smooth",
-    "soft_token_loss", "softmax", "softplus", "stop", "subtract", "subtract_features", "take", "target_entropy",
-    "token_contrast_loss", "token_loss", "tokens", "transport", "transpose", "uniform", "unite", "unite_targets",
-    "where", "word_bias", "word_map", "write",
+    "contrast", "contrast_of", "cross_entropy", "distill", "distribution", "divide", "enqueue", "entropy", "entropy_of_mean",
+    "equal", "exclude", "exclude_own", "exclude_pairs", "exp", "fetch", "flipped", "focal", "gate", "gather", "giou",
+    "greater", "greater_equal", "hardest", "hinge", "less", "less_equal", "linear_cross_entropy", "log", "log_sum_exp",
+    "logical_and", "logical_not", "logical_or", "lookup", "match_boxes", "matched", "matched_iou", "matching", "maximum",
+    "mean", "mine", "minimum", "mix", "mixture", "multiply", "nearest", "negate", "normalize", "not_equal", "others",
+    "paired", "patch_side", "picked", "pixels", "plugin_criterion", "plugin_target", "plugin_token_criterion", "reconstruct",
+    "reduce_tokens", "region_contrast", "region_distillation", "regions", "regions_with_words", "retain", "retrieve",
+    "reuse", "row_mean", "row_sum", "running_mean", "running_means", "same", "samples", "samples_where", "scale_target",
+    "score", "segment_mean", "sigmoid_loss", "similarity", "smooth", "soft_token_loss", "softmax", "softplus", "stop",
+    "subtract", "subtract_features", "take", "target_entropy", "token_contrast_loss", "token_loss", "tokens", "transport",
+    "transpose", "uniform", "unite", "unite_targets", "where", "word_bias", "word_map", "write",
 ]  # fmt: skip

@@ -7,14 +7,21 @@ from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import all_gather, all_reduce_max, all_reduce_sum
 from vlmdsl.backends.torch.ops.targets import dense_target, pair_positions
-from vlmdsl.backends.torch.values import Similarities, Target, TargetPart
+from vlmdsl.backends.torch.values import Memory, Similarities, Target, TargetPart
 
-__all__ = ["candidates_of", "exclude_pairs", "log_sum_exp_of", "unite", "unite_targets"]
+__all__ = ["candidates_of", "exclude_own", "exclude_pairs", "log_sum_exp_of", "unite", "unite_targets"]
 
 
 def exclude_pairs(matrix: Similarities) -> Similarities:
     """The same similarities; the entry of a sample with itself is not a candidate in either direction."""
     others = ~pair_positions(matrix.rows)
+    return matrix._replace(allowed=others if matrix.allowed is None else matrix.allowed & others)
+
+
+def exclude_own(matrix: Similarities, key: Tensor, keys: Memory) -> Similarities:
+    """The same similarities to the entries of a memory; those that are of the sample itself, by the keys [b] of samples and
+    `keys` [Q] of entries, are not candidates."""
+    others = key[:, None] != keys.values[None, :]
     return matrix._replace(allowed=others if matrix.allowed is None else matrix.allowed & others)
 
 

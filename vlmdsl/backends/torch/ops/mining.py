@@ -7,8 +7,9 @@ from torch import Tensor
 
 from vlmdsl.backends.torch import collectives
 from vlmdsl.backends.torch.ops.candidates import candidates_of
+from vlmdsl.backends.torch.ops.state import texts_as_kept
 from vlmdsl.backends.torch.ops.targets import pair_positions
-from vlmdsl.backends.torch.values import Picks, Similarities, TokenFeatures, precise
+from vlmdsl.backends.torch.values import Memory, Picks, Similarities, TokenFeatures, precise
 
 __all__ = ["fetch", "hardest", "mine", "picked"]
 
@@ -87,17 +88,24 @@ def _first(reached: Tensor, possible: Tensor) -> Tensor:
 
 def _picks(chosen: list[Tensor], logits: Tensor) -> Picks:
     indices = torch.stack(chosen, dim=1)
-    own = torch.arange(logits.shape[0], device=logits.device) + collectives.process_index() * logits.shape[0]
     real = indices >= 0
-    return Picks(torch.where(real, indices, own[:, None]), real)
+    return Picks(torch.where(real, indices, _own(logits.shape[0], logits)[:, None]), real)
 
 
-def fetch(x: Tensor | TokenFeatures, picks: Picks) -> Tensor | TokenFeatures:
+def _own(share: int, like: Tensor) -> Tensor:
+    """The positions of this process's samples in the global batch: [b]."""
+    return torch.arange(share, device=like.device) + collectives.process_index() * share
+
+
+def fetch(x: Tensor | TokenFeatures, picks: Picks, memory: Memory | None = None) -> Tensor | TokenFeatures:
     """What the picked samples of the global batch have: of one pick each as it is, `x` [b, ...] or tokens with their mask;
     of K picks of vectors [b, D] the tokens [b, K, D], masked where a pick is not real. Differentiable.
 
-    A sample without candidates has picked itself (`picked` says so).
+    A sample without candidates has picked itself (`picked` says so). With a `memory` picks are of the batch and of its
+    entries, which stand after it: images [b, 3, H, W], or ids of texts [b, L] with their mask.
     """
+    if memory is not None:
+        return _fetch_input(x, picks, memory)
     indices, count = picks.indices.flatten(), picks.indices.shape[1]
     if isinstance(x, TokenFeatures):
         assert count == 1, "tokens of one pick each"
@@ -105,6 +113,26 @@ def fetch(x: Tensor | TokenFeatures, picks: Picks) -> Tensor | TokenFeatures:
         return TokenFeatures(collectives.fetch(x.values, indices), mask)
     fetched = collectives.fetch(x, indices)
     return fetched if count == 1 else TokenFeatures(fetched.reshape(*picks.indices.shape, -1), picks.real)
+
+
+def _fetch_input(x: Tensor | TokenFeatures, picks: Picks, memory: Memory) -> Tensor | TokenFeatures:
+    """The picked images or texts. A sample that has picked an entry of the memory asks the others for its own, which is
+    here."""
+    share = picks.indices.shape[0]
+    held, batch = _own(share, picks.indices), share * collectives.process_count()
+    indices = picks.indices[:, 0]
+    of_memory = indices >= batch
+    sample, entry = torch.where(of_memory, held, indices), (indices - batch).clamp(min=0)
+
+    def from_both(samples: Tensor, entries: Tensor) -> Tensor:
+        chosen = of_memory.view(-1, *[1] * (samples.dim() - 1))
+        return torch.where(chosen, entries[entry].to(samples.dtype), collectives.fetch(samples, sample))
+
+    if not isinstance(x, TokenFeatures):
+        return from_both(x, memory.values)
+    assert memory.mask is not None, "texts have a mask"
+    ids, mask = texts_as_kept(x, memory)
+    return TokenFeatures(from_both(ids, memory.values), from_both(mask, memory.mask))
 
 
 def picked(picks: Picks) -> Tensor:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import all_gather, all_reduce_sum, process_count
 from vlmdsl.backends.torch.ops.criteria import mean
 from vlmdsl.backends.torch.ops.product import product
-from vlmdsl.backends.torch.values import Memory, Number, Similarities, precise
+from vlmdsl.backends.torch.values import Memory, Number, Similarities, TokenFeatures, precise
 
-__all__ = ["enqueue", "nearest", "nearest_entry", "running_mean"]
+__all__ = ["enqueue", "entered", "nearest", "nearest_entry", "running_mean", "texts_as_kept"]
 
 _CHUNK_NUMBERS = 2**24
 """Most similarities that are held at once: 64 MiB in float32."""
@@ -28,15 +29,19 @@ def _mean_of_samples(values: Tensor) -> Tensor:
     return all_reduce_sum(precise(values).sum(dim=0)) / (values.shape[0] * process_count())
 
 
-def enqueue(before: Memory, *values: Tensor) -> Memory:
-    """The memory after everybody's `values` [b, D], or labels [b], have entered, one stream after the other, each in the
-    order of the ranks.
+def enqueue(before: Memory, *values: Tensor | TokenFeatures) -> Memory:
+    """The memory after everybody's `values` [b, D], labels [b], images [b, 3, H, W] or ids of texts [b, L] with their mask
+    have entered, one stream after the other, each in the order of the ranks.
 
     They overwrite the oldest slots, continuing at the first after the last; if there are more values than slots, the newest
     stay.
     """
+    (first, *_) = values
+    if isinstance(first, TokenFeatures) or before.values.dim() > 2:
+        return _enqueue_input(before, first)
     size = before.values.shape[0]
-    entering = torch.cat([all_gather(value.detach()) for value in values]).to(before.values.dtype)
+    entering = torch.cat([all_gather(value.detach()) for value in values if isinstance(value, Tensor)])
+    entering = entering.to(before.values.dtype)
     count = entering.shape[0]
     written = before.written + count
     # Computed per slot, not per value, so that no shape depends on their number: its newest value, if any.
@@ -45,6 +50,42 @@ def enqueue(before: Memory, *values: Tensor) -> Memory:
     written_now = (newest >= 0).view(-1, *[1] * (entering.dim() - 1))
     kept = torch.where(written_now, entering[newest.clamp(min=0)], before.values)
     return Memory(kept, written)
+
+
+def _enqueue_input(before: Memory, value: Tensor | TokenFeatures) -> Memory:
+    """Of images or texts, of which a queue may hold gigabytes: nothing is made but the new queue."""
+    if not isinstance(value, TokenFeatures):
+        entering = all_gather(value.detach()).to(before.values.dtype)
+        return Memory(entered(before.values, before.written, entering), before.written + entering.shape[0])
+    assert before.mask is not None, "texts have a mask"
+    ids, mask = texts_as_kept(value, before)
+    ids, tokens = all_gather(ids), all_gather(mask.to(torch.uint8)).to(torch.bool)
+    held, real = entered(before.values, before.written, ids), entered(before.mask, before.written, tokens)
+    return Memory(held, before.written + ids.shape[0], real)
+
+
+@torch.library.custom_op("vlmdsl::entered", mutates_args=())
+def entered(before: Tensor, written: Tensor, entering: Tensor) -> Tensor:
+    """The slots [Q, ...] after the next entries [n, ...] have overwritten the oldest, those after `written`.
+
+    A custom operator, since how many of them stay depends on the size of the batch.
+    """
+    newest = entering[-before.shape[0] :]
+    first = written + entering.shape[0] - newest.shape[0]
+    slots = (first + torch.arange(newest.shape[0], device=before.device)) % before.shape[0]
+    return before.index_copy(0, slots, newest)
+
+
+@entered.register_fake
+def _(before: Tensor, written: Tensor, entering: Tensor) -> Tensor:
+    return torch.empty_like(before)
+
+
+def texts_as_kept(texts: TokenFeatures, memory: Memory) -> tuple[Tensor, Tensor]:
+    """Ids and mask of texts, padded to the length of those that a memory keeps: [b, L] each."""
+    mask = torch.ones_like(texts.values, dtype=torch.bool) if texts.mask is None else texts.mask
+    longer = memory.values.shape[1] - texts.values.shape[1]
+    return F.pad(texts.values, (0, longer)), F.pad(mask, (0, longer))
 
 
 def nearest(compared: Similarities | Tensor, memory: Memory, own: Tensor) -> Tensor:
