@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
 import vlmdsl
 from bundled.runs import columns_of, hyper_parameters_of, program_of
 from vlmdsl.runtime.data import open_source
+from vlmdsl.runtime.tracking.boxes import draw_boxes
 from vlmdsl.runtime.trained.pictures import checked_boxes
+from vlmdsl_cli.main import application
 
 DATA = "shapes:samples=24,objects=3"
 PHRASES = ["red circle", "blue square", "green star"]
@@ -53,6 +58,39 @@ def test_predicted_boxes_are_in_the_image_and_the_best_come_first(
     assert [box[1:] for box in moved] == [box[1:] for box in named]
     alone = model.ground(image, PHRASES[1], boxes=[(0, 0, 16, 16)])
     assert alone[0].phrase == PHRASES[1]
+
+
+def test_the_command_prints_boxes_and_draws_them(tmp_path: Path, sample: dict[str, Any]) -> None:
+    trained("glip", tmp_path / "run")
+    Image.fromarray(np.asarray(sample["image"])).save(tmp_path / "scene.png")
+    words = ["ground", str(tmp_path / "run"), str(tmp_path / "scene.png"), "--phrases", "red circle, blue square"]
+    shown = CliRunner().invoke(application, [*words, "--best", "3", "--picture", str(tmp_path / "boxes.png")])
+    assert shown.exit_code == 0, shown.output
+    head, *rows = shown.output.splitlines()
+    assert head.split() == ["score", "left", "top", "right", "bottom", "phrase"]
+    scores = [float(row.split()[0]) for row in rows]
+    assert len(scores) == 3
+    assert scores == sorted(scores, reverse=True)
+    assert all(row.endswith(("red circle", "blue square")) for row in rows)
+    with Image.open(tmp_path / "boxes.png") as drawn:
+        assert drawn.size == (480, 480)
+        assert not np.array_equal(np.asarray(drawn), np.asarray(Image.fromarray(sample["image"]).resize(drawn.size)))
+    as_json = CliRunner().invoke(application, [*words, "--box", "0,0,16,16", "--json"])
+    (row,) = json.loads(as_json.output)["boxes"]
+    assert row["box"] == [0, 0, 16, 16]
+    failure = CliRunner().invoke(application, [*words, "--box", "0,0,16"])
+    assert (failure.exit_code, "a --box is four numbers" in failure.output) == (2, True)
+
+
+def test_a_frame_is_where_its_box_is(tmp_path: Path) -> None:
+    draw_boxes(np.zeros((60, 120, 3), dtype=np.uint8), [((30, 24, 90, 48), "a\x1b[2Jcat", 0.5)], tmp_path / "drawn.png")
+    with Image.open(tmp_path / "drawn.png") as drawn:
+        pixels = np.asarray(drawn)
+    assert pixels.shape == (240, 480, 3)
+    red = (pixels == (209, 36, 47)).all(axis=2)
+    assert red[96:192, 120].all()  # the left edge
+    assert red[192, 120:360].all()  # the bottom edge
+    assert not red[110:185, 130:350].any()
 
 
 def test_what_names_no_regions_is_refused(tmp_path: Path, sample: dict[str, Any]) -> None:

@@ -240,7 +240,7 @@ class TrainConfig(Section):
     )
     log_every: int = Field(10, ge=1, description="steps between lines of metrics")
     term_gradients_every: int = Field(
-        100,
+        200,
         ge=0,
         lt=2**53,
         description="steps between measurements of the gradient norm of each term, where there are several; each costs a "
