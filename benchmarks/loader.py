@@ -1,13 +1,14 @@
 """What loading costs beside decoding: samples per second of CPU time, against a loop that does nothing else.
 
-    python benchmarks/loader.py [--samples 512] [--batches 8] [--side 224] [--check]
+    python benchmarks/loader.py [--samples 512] [--batches 72] [--side 224] [--check]
 
 A shard of JPEG images with captions is written: photographs are noise at low frequencies here, of about 90 KB and 500 x 375
 pixels, as those of COCO. `bare` reads the shard with `tarfile`, decodes each image with Pillow, cuts out the middle,
 resizes it to the side of the tower, and stacks them as levels; it reads no text, checks nothing and shuffles nothing. `ours`
 is the loader of a run of CLIP, in random order from the index: limits, draws, captions as tokens, levels standardised in
-float32; without a cache of decoded images. Both are measured in turn, on one core each, nine times; the best of each
-counts, and `share` is ours over the bare loop. `waiting_share_with_workers` is of the wall time of a consumer that computes
+float32; without a cache of decoded images. Batches of both are made in turn, on one core each, 72 of each by default; the
+best of each counts for the samples per second, and `share`, of the bare loop's, is the median over the pairs of batches.
+`shares` are its quartiles. `waiting_share_with_workers` is of the wall time of a consumer that computes
 a little longer than a batch takes to load: how much of it it waits, with the loader in its own process and in another one.
 The last depends on a second core that nothing else uses.
 
@@ -21,11 +22,12 @@ import io
 import json
 import os
 import platform
+import statistics
 import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # as in a worker process: one core
@@ -63,7 +65,7 @@ def write_shard(path: Path, samples: int) -> None:
                 archive.addfile(header, io.BytesIO(data))
 
 
-def bare(path: Path, side: int, batches: int) -> Iterator[torch.Tensor]:
+def bare(path: Path, side: int) -> Iterator[torch.Tensor]:
     """Levels `uint8 [64, 3, S, S]`, over and over."""
     images: list[np.ndarray] = []
     while True:
@@ -94,13 +96,15 @@ def ours(path: Path, side: int, workers: int) -> BatchLoader:
     return BatchLoader(source, mapping, readings, batch=BATCH, workers=workers, cache_bytes=0)
 
 
-def cpu_seconds(batches: Iterator[object], count: int) -> float:
-    """CPU time per batch, after one that is not counted."""
-    next(batches)
-    start = time.process_time()
-    for _ in range(count):
-        next(batches)
-    return (time.process_time() - start) / count
+def cpu_seconds(loops: Mapping[str, Iterator[object]], count: int) -> dict[str, list[float]]:
+    """CPU time of each batch of each loop, in turn, after two of each that are not counted."""
+    times: dict[str, list[float]] = {name: [] for name in loops}
+    for _ in range(count + 2):
+        for name, batches in loops.items():
+            start = time.process_time()
+            next(batches)
+            times[name].append(time.process_time() - start)
+    return {name: own[2:] for name, own in times.items()}
 
 
 def waiting_share(loader: BatchLoader, count: int, busy: Callable[[], float]) -> float:
@@ -132,7 +136,7 @@ def main() -> int:
     """Measure, print, write; 1 with `--check` where the loader is too slow."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=512)
-    parser.add_argument("--batches", type=int, default=8, help="how many of each are timed")
+    parser.add_argument("--batches", type=int, default=72, help="how many of each are timed")
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
@@ -141,20 +145,20 @@ def main() -> int:
         path = Path(folder) / "p.tar"
         write_shard(path, options.samples)
         size = path.stat().st_size / options.samples
-        times: dict[str, list[float]] = {"bare": [], "ours": []}
-        for _ in range(9):
-            times["bare"].append(cpu_seconds(bare(path, options.side, options.batches), options.batches))
-            times["ours"].append(cpu_seconds(iter(ours(path, options.side, 0)), options.batches))
+        loops = {"bare": bare(path, options.side), "ours": iter(ours(path, options.side, 0))}
+        times = cpu_seconds(loops, options.batches)
         best = {name: min(own) for name, own in times.items()}
         busy = computing(1.2 * best["ours"])
-        waits = {f"{workers}": waiting_share(ours(path, options.side, workers), options.batches, busy) for workers in (0, 1)}
+        waits = {f"{workers}": waiting_share(ours(path, options.side, workers), 8, busy) for workers in (0, 1)}
+    shares = statistics.quantiles((one / two for one, two in zip(times["bare"], times["ours"], strict=True)), n=4)
     result = {
         "machine": platform.processor() or platform.machine(),
         "samples": options.samples,
         "bytes_per_sample": round(size),
         "side": options.side,
         "samples_per_second": {name: round(BATCH / seconds, 1) for name, seconds in best.items()},
-        "share": round(best["bare"] / best["ours"], 3),
+        "share": round(shares[1], 3),
+        "shares": [round(share, 3) for share in shares],
         "waiting_share_with_workers": {name: round(share, 3) for name, share in waits.items()},
     }
     print(json.dumps(result, indent=1))

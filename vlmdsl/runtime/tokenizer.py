@@ -108,7 +108,7 @@ class Tokenizer:
         self._backend.enable_truncation(length)
         mark = self._backend.id_to_token(self.pad) or _PAD
         self._backend.enable_padding(direction=padding_side, length=length, pad_id=self.pad, pad_token=mark)
-        encodings: list[Encoding] = self._backend.encode_batch(list(texts))
+        encodings: list[Encoding] = self._backend.encode_batch_fast(list(texts))
         ids = torch.tensor([encoding.ids for encoding in encodings], dtype=torch.int64).view(len(encodings), length)
         mask = torch.tensor([encoding.attention_mask for encoding in encodings], dtype=torch.bool)
         return ids, mask.view(len(encodings), length)

@@ -14,6 +14,8 @@ from vlmdsl.runtime.data.sample import Loaded, Sample
 from vlmdsl.runtime.values import (
     Batch,
     ConceptsValue,
+    ImageBatch,
+    ImageFormat,
     KeptPatches,
     MaskedText,
     NamingText,
@@ -21,6 +23,7 @@ from vlmdsl.runtime.values import (
     OwnTexts,
     PatchSegments,
     ReplacedPatches,
+    StandardisedImages,
     TextFormat,
     TextValue,
     Value,
@@ -30,25 +33,51 @@ from vlmdsl.runtime.values import (
     word_maps,
 )
 
-__all__ = ["batch_of", "text_inputs"]
+__all__ = ["Collation", "text_inputs"]
 
 
-def batch_of(samples: Sequence[Sample], values: Mapping[str, Loaded]) -> Batch:
-    """The batch of these samples; `values` describes their values."""
-    collated: dict[str, Value] = {}
-    for name, loaded in values.items():
-        collated |= _collated(name, loaded, [sample.values[name] for sample in samples])
-        if loaded.view.drops:
-            collated[port(name, "keep")] = KeptPatches(_stacked([sample.kept[name] for sample in samples]))
-        if loaded.view.swap is not None:
-            collated[port(name, "own")] = OwnTexts(torch.tensor([sample.own[name] for sample in samples]))
-        if loaded.view.replaces:
-            collated[port(name, "replace")] = ReplacedPatches(_stacked([sample.replaced[name] for sample in samples]))
-        if loaded.noise is not None:
-            collated[port(name, "noise")] = Noise(_stacked([sample.noise[name] for sample in samples]))
-        if loaded.segments is not None:
-            collated[port(name, "segments")] = PatchSegments(_stacked([sample.segments[name] for sample in samples]))
-    return Batch(collated, torch.tensor([sample.index for sample in samples]), [sample.key for sample in samples])
+class Collation:
+    """A batch in the making, of at most `count` samples; `values` describes their values.
+
+    Images are brought into it as samples are added, which take a quarter of the memory before; all else when it is whole.
+    """
+
+    def __init__(self, values: Mapping[str, Loaded], count: int) -> None:
+        self._values, self._samples = values, list[Sample]()
+        self._images = {
+            name: StandardisedImages(loaded.form, count)
+            for name, loaded in values.items()
+            if loaded.view.kind == "Image" and isinstance(loaded.form, ImageFormat)
+        }
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def add(self, sample: Sample) -> None:
+        """The next sample, which is left without its images."""
+        for name, images in self._images.items():
+            images.add(sample.values.pop(name))
+        self._samples.append(sample)
+
+    def batch(self) -> Batch:
+        """The batch of the samples that have been added, one or more."""
+        samples, collated = self._samples, dict[str, Value]()
+        for name, loaded in self._values.items():
+            if name in self._images:
+                collated[name] = ImageBatch(self._images[name].tensor())
+            else:
+                collated |= _collated(name, loaded, [sample.values[name] for sample in samples])
+            if loaded.view.drops:
+                collated[port(name, "keep")] = KeptPatches(_stacked([sample.kept[name] for sample in samples]))
+            if loaded.view.swap is not None:
+                collated[port(name, "own")] = OwnTexts(torch.tensor([sample.own[name] for sample in samples]))
+            if loaded.view.replaces:
+                collated[port(name, "replace")] = ReplacedPatches(_stacked([sample.replaced[name] for sample in samples]))
+            if loaded.noise is not None:
+                collated[port(name, "noise")] = Noise(_stacked([sample.noise[name] for sample in samples]))
+            if loaded.segments is not None:
+                collated[port(name, "segments")] = PatchSegments(_stacked([sample.segments[name] for sample in samples]))
+        return Batch(collated, torch.tensor([sample.index for sample in samples]), [sample.key for sample in samples])
 
 
 def text_inputs(loaded: Loaded, materials: Materials) -> Callable[[list[str]], Value]:

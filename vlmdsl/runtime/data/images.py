@@ -28,7 +28,7 @@ _DETAIL = 4
 _ADDRESS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
 _TILE_WIDTH, _TILE_LENGTH = 0x0142, 0x0143
-_SCAN, _MOST_SCANS = b"\xff\xda", 100
+_SCAN, _MOST_SCANS = int.from_bytes(b"\xff\xda", "little"), 100
 """A progressive JPEG has about ten; each takes as long to decode as the whole image."""
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
 
@@ -129,9 +129,9 @@ def _decoded(
 
 
 def _scans(jpeg: bytes) -> int:
-    """At most how many scans a JPEG has; `bytes.count` takes ten times as long for a mark of two bytes."""
-    levels = np.frombuffer(jpeg, dtype=np.uint8)
-    return int(np.count_nonzero(levels[np.flatnonzero(levels[:-1] == _SCAN[0]) + 1] == _SCAN[1]))
+    """At most how many scans a JPEG has; `bytes.count` takes six times as long for a mark of two bytes."""
+    pairs = (np.frombuffer(jpeg, "<u2", (len(jpeg) - first) // 2, first) for first in (0, 1))
+    return sum(int(np.count_nonzero(own == _SCAN)) for own in pairs)
 
 
 def _pixels_of(image: Image.Image) -> int:

@@ -42,7 +42,7 @@ class Lane:
 
     def __init__(self, stream: SampleStream, number: int, lanes: int, *, share: int, window: int, seed: int) -> None:
         self._stream = stream
-        self._number, self._lanes, self._share, self._seed = number, lanes, share, seed
+        self._number, self._lanes, self.share, self._seed = number, lanes, share, seed
         self._window = -(-window // share) * share
         self._next, self._epoch = 0, -1
         self._chunks: Iterator[Chunk] = iter(())
@@ -56,7 +56,7 @@ class Lane:
 
         Raises `DiagnosticError` where a shard is damaged, and where the lane has less than one share.
         """
-        if not 0 <= position - self._next < 2 * self._window // self._share:
+        if not 0 <= position - self._next < 2 * self._window // self.share:
             self._jump(position)
         while True:
             chunk = next(self._chunks, None)
@@ -78,7 +78,7 @@ class Lane:
             return
         # The first pass ends before it: it is known by now how long one is.
         total = sum(self._stream.count(shard) for shard in self._shards)
-        per_pass = total // self._window * self._per_window + total % self._window // self._share
+        per_pass = total // self._window * self._per_window + total % self._window // self.share
         if not per_pass:
             self._too_few()
         self._epoch, number = divmod(position, per_pass)
@@ -87,7 +87,7 @@ class Lane:
     @property
     def _per_window(self) -> int:
         """The chunks of a whole window."""
-        return self._window // self._share
+        return self._window // self.share
 
     def _pass_from(self, epoch: int, number: int) -> Iterator[Chunk]:
         """The chunks of a pass from that number on."""
@@ -106,8 +106,8 @@ class Lane:
             order = generator(self._seed, "window", epoch, self._number, number).permutation(len(window))
             shuffled = [window[position] for position in order.tolist()]
             try:
-                for start in range(0, len(window) - self._share + 1, self._share):
-                    end = start + self._share
+                for start in range(0, len(window) - self.share + 1, self.share):
+                    end = start + self.share
                     yield Chunk(epoch, shuffled[start:end], shuffled[end:] + shuffled[:start])
             finally:
                 self._stream.forget(window)
@@ -126,9 +126,9 @@ class Lane:
 
     def _too_few(self) -> Chunk:
         samples = sum(self._stream.count(shard) for shard in self._shards)
-        notes = (f"{self._lanes} shards are read side by side, and each contributes {self._share} samples to a batch",)
+        notes = (f"{self._lanes} shards are read side by side, and each contributes {self.share} samples to a batch",)
         help = "`--set data.stream_lanes=1`, a smaller `train.batch`, or more data"
-        too_few = BatchLargerThanData.at(_PLACE, samples=samples, batch=self._share, notes=notes, help=(help,))
+        too_few = BatchLargerThanData.at(_PLACE, samples=samples, batch=self.share, notes=notes, help=(help,))
         raise DiagnosticError((too_few,))
 
 

@@ -6,6 +6,7 @@ processes and training processes, and of resuming.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,14 +19,14 @@ from torch.utils.data import Dataset
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import BatchLargerThanData, NotDivisible
 from vlmdsl.ir import Node, Reading, ramps_at
-from vlmdsl.runtime.data.collate import batch_of
+from vlmdsl.runtime.data.collate import Collation
 from vlmdsl.runtime.data.context import NO_MATERIALS, Materials
 from vlmdsl.runtime.data.lanes import lanes_of, workers_for_turns
 from vlmdsl.runtime.data.loading import Counting, LoadedBatch, Tally, in_order
 from vlmdsl.runtime.data.mapping import FieldMapping
 from vlmdsl.runtime.data.order import Groups, Order, Part, Place
 from vlmdsl.runtime.data.report import Skipped, SkipReport, SkipWatch, too_few_usable
-from vlmdsl.runtime.data.sample import Loaded, Sample, SampleReader
+from vlmdsl.runtime.data.sample import BegunSample, Loaded, Sample, SampleReader
 from vlmdsl.runtime.data.source import BadSample, Source
 from vlmdsl.runtime.data.stream_batches import UNKNOWN, StreamBatches
 from vlmdsl.runtime.data.streams import SampleStream, is_stream
@@ -38,6 +39,8 @@ __all__ = ["BatchLoader", "EvaluationLoader", "check_batch"]
 
 _PLACE = Span("<command line>", 0, 0)
 _CACHE_BYTES = 512 * 2**20
+_AHEAD = 16
+"""Samples whose encoded images are held at once."""
 
 
 class _TrainingBatches(Dataset[LoadedBatch]):
@@ -61,49 +64,72 @@ class _TrainingBatches(Dataset[LoadedBatch]):
         epoch, number = divmod(position, self.order.per_epoch)
         place = self.order.place(epoch, number)
         tally = Tally([], Counter())
-        chosen = {slot: self._first_good(epoch, self.order.candidates(place, slot), tally) for slot in self._slots}
-        if None in chosen.values():
-            chosen = self._borrowed(epoch, place, chosen, tally)
-        samples = [sample for _, sample in filter(None, chosen.values())]
-        if len(samples) < len(self._slots):
+        collation = self._collated(self._own(epoch, place, self._slots, [tally] * len(self._slots)))
+        if len(collation) < len(self._slots):  # a slot has no good sample
+            tally = Tally([], Counter())
+            collation = self._collated(self._borrowed(epoch, place, tally))
+        if len(collation) < len(self._slots):
             return LoadedBatch(None, tally.skipped, tally.counts, self._too_few(epoch, place))
-        batch = batch_of(samples, self._reader.values)
+        batch = collation.batch()
         return LoadedBatch(replace(batch, draws=self._draws(position, epoch, batch.keys)), tally.skipped, tally.counts)
 
-    def _first_good(self, epoch: int, candidates: Iterable[int], tally: Tally) -> tuple[int, Sample] | None:
+    def _collated(self, chosen: Iterable[tuple[int, Sample] | None]) -> Collation:
+        """The samples up to the first that is missing."""
+        collation = Collation(self._reader.values, len(self._slots))
+        for choice in chosen:
+            if choice is None:
+                break
+            collation.add(choice[1])
+        return collation
+
+    def _own(
+        self, epoch: int, place: Place, slots: Sequence[int], tallies: Iterable[Tally]
+    ) -> Iterator[tuple[int, Sample] | None]:
+        """The first good candidate of each slot."""
+        candidates = [self._begun(epoch, self.order.candidates(place, slot)) for slot in slots]
+        first = _some_ahead(next(own) for own in candidates)
+        for begun, others, tally in zip(first, candidates, tallies, strict=True):
+            yield self._first_good(itertools.chain([begun], others), tally)
+
+    def _begun(self, epoch: int, candidates: Iterable[int]) -> Iterator[BegunSample]:
+        return (self._reader.begin(index, epoch) for index in candidates)
+
+    def _first_good(self, candidates: Iterable[BegunSample], tally: Tally) -> tuple[int, Sample] | None:
         """The first good one of the candidates, with its index; None if none is good."""
-        for index in candidates:
+        for begun in candidates:
             try:
-                return index, self._reader.read(index, epoch, tally.counts)
+                return begun.sample.index, self._reader.finish(begun, tally.counts)
             except BadSample as fault:
-                tally.skipped.append(Skipped(self._reader.source.keys[index], fault.reason))
+                tally.skipped.append(Skipped(self._reader.source.keys[begun.sample.index], fault.reason))
         return None
 
-    def _borrowed(
-        self, epoch: int, place: Place, own: dict[int, tuple[int, Sample] | None], tally: Tally
-    ) -> dict[int, tuple[int, Sample] | None]:
+    def _borrowed(self, epoch: int, place: Place, tally: Tally) -> list[tuple[int, Sample] | None]:
         """The samples of the slots; a slot without a good sample gets one that no slot of the batch has.
 
         The samples of other processes' slots are read here as well, so that all processes borrow alike.
         """
         aside = Tally([], Counter())
-        every = [
-            own[slot] if slot in own else self._first_good(epoch, self.order.candidates(place, slot), aside)
-            for slot in range(self.order.batch)
-        ]
+        tallies = [tally if slot in self._slots else aside for slot in range(self.order.batch)]
+        every = list(self._own(epoch, place, range(self.order.batch), tallies))
         taken = {index for index, _ in filter(None, every)}
         for slot, choice in enumerate(every):
             if choice is None:
                 free = (index for index in self.order.everyone(place) if index not in taken)
-                every[slot] = choice = self._first_good(epoch, free, tally if slot in own else aside)
+                every[slot] = choice = self._first_good(self._begun(epoch, free), tallies[slot])
                 taken |= set() if choice is None else {choice[0]}
-        return {slot: every[slot] for slot in own}
+        return [every[slot] for slot in self._slots]
 
     def _too_few(self, epoch: int, place: Place) -> Diagnostic:
         """The reason why a batch cannot be filled, over all of its possible samples."""
         aside = Tally([], Counter())
-        good = sum(self._first_good(epoch, (index,), aside) is not None for index in self.order.everyone(place))
+        good = sum(self._first_good(self._begun(epoch, (index,)), aside) is not None for index in self.order.everyone(place))
         return too_few_usable(self._reader.source.name, len(place.order), good, self.order.batch, aside.skipped)
+
+
+def _some_ahead(begun: Iterator[BegunSample]) -> Iterator[BegunSample]:
+    """The same, several begun before the first of them is finished (`SampleReader.begin`)."""
+    while some := list(itertools.islice(begun, _AHEAD)):
+        yield from some
 
 
 class BatchLoader:
@@ -278,14 +304,14 @@ class _EvaluationBatches(Dataset[LoadedBatch]):
     def __getitem__(self, number: int) -> LoadedBatch:
         skipped: list[Skipped] = []
         counts: Counter[str] = Counter()
-        samples = []
-        for index in range(number * self._batch, min((number + 1) * self._batch, self._samples)):
+        collation = Collation(self._reader.values, self._batch)
+        indices = range(number * self._batch, min((number + 1) * self._batch, self._samples))
+        for begun in _some_ahead(self._reader.begin(index, 0) for index in indices):
             try:
-                samples.append(self._reader.read(index, 0, counts))
+                collation.add(self._reader.finish(begun, counts))
             except BadSample as fault:
-                skipped.append(Skipped(self._reader.source.keys[index], fault.reason))
-        batch = batch_of(samples, self._reader.values) if samples else None
-        return LoadedBatch(batch, skipped, counts)
+                skipped.append(Skipped(self._reader.source.keys[begun.sample.index], fault.reason))
+        return LoadedBatch(collation.batch() if len(collation) else None, skipped, counts)
 
 
 class EvaluationLoader:

@@ -30,7 +30,7 @@ from vlmdsl.runtime.values import (
     gumbel_noise,
 )
 
-__all__ = ["Loaded", "Sample", "SampleReader"]
+__all__ = ["BegunSample", "Loaded", "Sample", "SampleReader"]
 
 
 _SWAPS = 20
@@ -60,12 +60,26 @@ class Sample:
 
     index: int
     key: str
-    values: dict[str, Any]
-    kept: dict[str, np.ndarray]
-    replaced: dict[str, np.ndarray]
-    noise: dict[str, np.ndarray]
+    values: dict[str, Any] = field(default_factory=dict)
+    kept: dict[str, np.ndarray] = field(default_factory=dict)
+    replaced: dict[str, np.ndarray] = field(default_factory=dict)
+    noise: dict[str, np.ndarray] = field(default_factory=dict)
     segments: dict[str, np.ndarray] = field(default_factory=dict)
     own: dict[str, bool] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class BegunSample:
+    """A sample before its images are decoded: the fault that was met (None: none), or the encoded images, by field, the
+    values of its fields as far as they have been read, and what its views lacked."""
+
+    sample: Sample
+    epoch: int
+    fault: BadSample | None = None
+    columns: SampleColumns | None = None
+    encoded: dict[str, object] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 class SampleReader:
@@ -100,6 +114,10 @@ class SampleReader:
             if loaded.segments is not None:
                 own = mapping.field(loaded.segments) if isinstance(loaded.segments, str) else loaded.segments
                 self._read_field[own.name] = partial(family_of("Segments").read, field=own)
+        self._pictures = [
+            mapping.field(name)
+            for name in dict.fromkeys(one.view.field for one in self.values.values() if one.view.field_kind == "Image")
+        ]
         self._fits = _fits_of(self.values)
         self._seed = seed
         self._materials = materials
@@ -108,54 +126,75 @@ class SampleReader:
 
     def read(self, index: int, epoch: int, counts: Counter[str]) -> Sample:
         """Sample `index` in `epoch`; what its views lacked is added to `counts`. Raises `BadSample`."""
-        if index in self._bad:
-            raise BadSample(self._bad[index])
-        try:
-            return self._read(index, epoch, counts)
-        except BadSample as fault:
-            self._bad[index] = fault.reason
-            raise
+        return self.finish(self.begin(index, epoch), counts)
 
-    def _read(self, index: int, epoch: int, counts: Counter[str]) -> Sample:
-        columns, key = self.source[index], self.source.keys[index]
-        sample = SampleColumns(
-            columns,
-            key,
-            partial(self._image, index, columns),
-            partial(self._choice, epoch, key),
-            partial(self._extent, index, columns),
-        )
-        roots: dict[str, Any] = {}
-        values: dict[str, Any] = {}
-        kept: dict[str, np.ndarray] = {}
-        replaced: dict[str, np.ndarray] = {}
-        noise: dict[str, np.ndarray] = {}
-        segments: dict[str, np.ndarray] = {}
-        own: dict[str, bool] = {}
-        counts_of_views: Counter[str] = Counter()
-        for name, loaded in self.values.items():
-            view = loaded.view
-            segmented = loaded.segments.name if isinstance(loaded.segments, FieldColumns) else loaded.segments
-            for read in filter(None, (view.field, segmented)):
-                if read not in roots:
-                    roots[read] = self._read_field[read](sample)
-            context = ViewContext(self._seed, epoch, key, loaded.form, counts_of_views, self._materials)
-            root = roots[view.field]
-            if view.swap is not None:
-                root, own[name] = self._swapped(root, index, view, context)
-            root = self._written(root, index, view, context)
-            values[name] = view.apply(root, context)
-            if view.drops:
-                kept[name] = view.kept(context)
-            if view.replaces:
-                replaced[name] = view.replaced(context)
-            if loaded.noise is not None:
-                noise[name] = gumbel_noise(self._seed, epoch, key, name, loaded.noise)
-            if segmented is not None:
-                segments[name] = view.segments(roots[view.field], roots[segmented], context)
-        _check_regions(values.values())
-        counts.update(counts_of_views)
-        return Sample(index, key, values, kept, replaced, noise, segments, own)
+    def begin(self, index: int, epoch: int) -> BegunSample:
+        """The same sample, up to what is made of its images. Raises nothing.
+
+        It takes less time to begin all samples of a batch and then to finish them than to read one after the other:
+        decoding leaves nothing else in the cache of the processor.
+        """
+        try:
+            if index in self._bad:
+                raise BadSample(self._bad[index])
+            columns, key = self.source[index], self.source.keys[index]
+        except BadSample as fault:
+            return BegunSample(Sample(index, ""), epoch, fault)
+        begun = BegunSample(Sample(index, key), epoch)
+        try:
+            image, extent = partial(self._image, begun), partial(self._extent, index, columns)
+            begun.columns = SampleColumns(columns, key, image, partial(self._choice, epoch, key), extent)
+            for own in self._pictures:
+                if self._images.get((index, own.name)) is None:
+                    begun.encoded[own.name] = first_value(columns, own.columns)
+            for name, loaded in self.values.items():
+                if loaded.view.field_kind != "Image":
+                    self._make(name, loaded, begun)
+        except BadSample as fault:
+            begun.fault = fault
+        return begun
+
+    def finish(self, begun: BegunSample, counts: Counter[str]) -> Sample:
+        """The whole sample; what its views lacked is added to `counts`. Raises `BadSample`."""
+        sample = begun.sample
+        try:
+            if begun.fault is not None:
+                raise begun.fault
+            for name, loaded in self.values.items():
+                if loaded.view.field_kind == "Image":
+                    self._make(name, loaded, begun)
+            _check_regions(sample.values.values())
+        except BadSample as fault:
+            self._bad[sample.index] = fault.reason
+            raise
+        finally:
+            begun.columns = None  # which refers to what has been begun
+            begun.fields.clear()
+        counts.update(begun.counts)
+        return sample
+
+    def _make(self, name: str, loaded: Loaded, begun: BegunSample) -> None:
+        """Add one value to a sample."""
+        view, sample, fields = loaded.view, begun.sample, begun.fields
+        segmented = loaded.segments.name if isinstance(loaded.segments, FieldColumns) else loaded.segments
+        for read in (view.field,) if segmented is None else (view.field, segmented):
+            if read not in fields:
+                assert begun.columns is not None, "the sample has been read"
+                fields[read] = self._read_field[read](begun.columns)
+        context = ViewContext(self._seed, begun.epoch, sample.key, loaded.form, begun.counts, self._materials)
+        own = fields[view.field]
+        if view.swap is not None:
+            own, sample.own[name] = self._swapped(own, sample.index, view, context)
+        own = self._written(own, sample.index, view, context)
+        sample.values[name] = view.apply(own, context)
+        if view.drops:
+            sample.kept[name] = view.kept(context)
+        if view.replaces:
+            sample.replaced[name] = view.replaced(context)
+        if loaded.noise is not None:
+            sample.noise[name] = gumbel_noise(self._seed, begun.epoch, sample.key, name, loaded.noise)
+        if segmented is not None:
+            sample.segments[name] = view.segments(fields[view.field], fields[segmented], context)
 
     def _swapped(self, own: Any, index: int, view: View, context: ViewContext) -> tuple[Any, bool]:
         """The value of a sample or, with the probability of the view, that of another one; and whether it is its own."""
@@ -166,7 +205,7 @@ class SampleReader:
         for _ in range(_SWAPS):
             other = (index + 1 + int(random.integers(samples - 1))) % samples
             key = self.source.keys[other]
-            columns = SampleColumns(self.source[other], key, partial(self._image, other), partial(self._choice, 0, key))
+            columns = SampleColumns(self.source[other], key, choice=partial(self._choice, 0, key))
             try:
                 value = self._read_field[view.field](columns)
             except BadSample:
@@ -203,10 +242,11 @@ class SampleReader:
         value, folder = first_value(columns, self._pictured.columns), self.source.folder_of(index)
         return image_extent(value, folder, self._materials.limits)
 
-    def _image(self, index: int, columns: Mapping[str, object], field: FieldColumns) -> np.ndarray:
+    def _image(self, begun: BegunSample, field: FieldColumns) -> np.ndarray:
+        index = begun.sample.index
         image = self._images.get((index, field.name))
         if image is None:
-            value, folder = first_value(columns, field.columns), self.source.folder_of(index)
+            value, folder = begun.encoded.pop(field.name), self.source.folder_of(index)
             fit = self._fits.get(field.name, np.asarray)
             image = decode_image(value, folder, self._materials.limits, self._sides.get(field.name), fit)
             self._images.put((index, field.name), image)

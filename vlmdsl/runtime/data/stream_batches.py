@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.runtime.data.collate import batch_of
+from vlmdsl.runtime.data.collate import Collation
 from vlmdsl.runtime.data.lanes import Chunk, Lane
 from vlmdsl.runtime.data.loading import LoadedBatch, Tally
 from vlmdsl.runtime.data.report import Skipped, too_few_usable
@@ -40,32 +40,32 @@ class StreamBatches(Dataset[LoadedBatch]):
 
     def __getitem__(self, position: int) -> LoadedBatch:
         tally = Tally([], Counter())
-        samples: list[Sample] = []
+        number, turn = divmod(position, len(self._turns))
+        lanes = self._turns[turn]
+        collation = Collation(self._reader.values, sum(lane.share for lane in lanes))
         drawn: list[dict[str, Tensor]] = []
         try:
-            number, turn = divmod(position, len(self._turns))
-            for lane in self._turns[turn]:
+            for lane in lanes:
                 chunk = lane.chunk(number)
-                own = self._samples(chunk, tally)
-                samples += own
-                drawn.append(self._draws(position, chunk.epoch, [sample.key for sample in own]))
+                drawn.append(self._draws(position, chunk.epoch, self._add(chunk, collation, tally)))
         except DiagnosticError as error:
             # Returned: an exception of a worker process loses what it holds.
             return LoadedBatch(None, tally.skipped, tally.counts, error.diagnostics[0])
-        batch = batch_of(samples, self._reader.values)
+        batch = collation.batch()
         # What is drawn for the step is the same for all lanes, what is drawn for its samples is not.
         draws = {
             name: torch.cat([part[name] for part in drawn]) if first.ndim else first for name, first in drawn[0].items()
         }
         return LoadedBatch(replace(batch, draws=draws), tally.skipped, tally.counts)
 
-    def _samples(self, chunk: Chunk, tally: Tally) -> list[Sample]:
-        """The samples of a chunk, those that cannot be used replaced by others of the same window, each by another.
+    def _add(self, chunk: Chunk, collation: Collation, tally: Tally) -> list[str]:
+        """Add the samples of a chunk, those that cannot be used replaced by others of the same window, each by another.
 
+        Returns their keys.
         Raises `DiagnosticError` if the window has too few.
         """
         spares = iter(chunk.spares)
-        samples: list[Sample] = []
+        keys: list[str] = []
         for place in chunk.places:
             sample = self._read(place, chunk.epoch, tally)
             while sample is None and (place := next(spares, -1)) >= 0:
@@ -73,9 +73,10 @@ class StreamBatches(Dataset[LoadedBatch]):
             if sample is None:
                 total = len(chunk.places) + len(chunk.spares)
                 name, share = self._reader.source.name, len(chunk.places)
-                raise DiagnosticError((too_few_usable(name, total, len(samples), share, tally.skipped),))
-            samples.append(sample)
-        return samples
+                raise DiagnosticError((too_few_usable(name, total, len(keys), share, tally.skipped),))
+            keys.append(sample.key)
+            collation.add(sample)
+        return keys
 
     def _read(self, place: int, epoch: int, tally: Tally) -> Sample | None:
         try:

@@ -8,7 +8,7 @@ from vlmdsl.runtime.values.batch import Batch, port
 from vlmdsl.runtime.values.boxes import BoxBatch, BoxesValue
 from vlmdsl.runtime.values.calls import Share, TowerInput, call_together
 from vlmdsl.runtime.values.family import Family, FieldColumns, SampleColumns, family_of, first_value
-from vlmdsl.runtime.values.image import ImageBatch, ImageFormat, resized
+from vlmdsl.runtime.values.image import ImageBatch, ImageFormat, StandardisedImages, resized
 from vlmdsl.runtime.values.mask import (
     NOT_SELECTED,
     KeptPatches,
@@ -43,9 +43,9 @@ __all__ = [
     "BadSample", "Batch", "BoxBatch", "BoxesValue", "ConceptBatch", "ConceptsValue", "Family", "FieldColumns",
     "ImageBatch", "ImageFormat", "KeptPatches", "MISSING_LABEL", "MaskedText", "MaskedTokens", "NOT_SELECTED",
     "NamingText", "Noise", "OwnTexts", "Parallel", "PatchSegments", "PhrasesValue", "Prefix", "RegionBatch",
-    "ReplacedPatches", "SampleColumns", "ScalarBatch", "Share", "TextBatch", "TextFormat", "TextValue", "TowerInput",
-    "Value", "WordMaps", "call_together", "cat", "count", "dropped_first", "family_of", "first_value", "gumbel_noise",
-    "joined_phrases", "kept", "key_number", "length", "map_tensors", "masked_batch", "next_ids", "pad", "patch_segments",
-    "port", "prefix_lengths", "prompted", "replaced", "resized", "shorten", "split", "take", "to", "token_ids",
-    "word_maps",
+    "ReplacedPatches", "SampleColumns", "ScalarBatch", "Share", "StandardisedImages", "TextBatch", "TextFormat",
+    "TextValue", "TowerInput", "Value", "WordMaps", "call_together", "cat", "count", "dropped_first", "family_of",
+    "first_value", "gumbel_noise", "joined_phrases", "kept", "key_number", "length", "map_tensors", "masked_batch",
+    "next_ids", "pad", "patch_segments", "port", "prefix_lengths", "prompted", "replaced", "resized", "shorten", "split",
+    "take", "to", "token_ids", "word_maps",
 ]  # fmt: skip

@@ -6,7 +6,6 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,10 +15,12 @@ from torch import Tensor
 
 from vlmdsl.runtime.values.family import FieldColumns, SampleColumns
 
-__all__ = ["ImageBatch", "ImageFamily", "ImageFormat", "Resampling", "resized"]
+__all__ = ["ImageBatch", "ImageFamily", "ImageFormat", "Resampling", "StandardisedImages", "resized"]
 
 Resampling = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 """Pillow's filters by name."""
+
+_WHITE = np.float32(255.0)
 
 
 class ImageBatch(NamedTuple):
@@ -102,12 +103,36 @@ class ImageFormat:
 
     def tensor(self, images: Iterable[np.ndarray]) -> Tensor:
         """`float32 [b, 3, S, S]` of `uint8 [S, S, 3]` images."""
-        stacked, table = list(images), _standardised(self.mean, self.deviation)
-        levels = _unused((len(stacked), 3, *stacked[0].shape[:2]))
-        for image, own in zip(stacked, levels, strict=True):
-            for channel in range(3):  # `wrap` only spares a check: no level leads out of the table
-                np.take(table[channel], image[:, :, channel], out=own[channel], mode="wrap")
-        return torch.from_numpy(levels)
+        listed = list(images)
+        standardised = StandardisedImages(self, len(listed))
+        for image in listed:
+            standardised.add(image)
+        return standardised.tensor()
+
+
+class StandardisedImages:
+    """At most `count` images in a form, `float32 [b, 3, S, S]`, added one by one: an image that is standardised as soon as
+    it is decoded is still in the cache of the processor, and its levels need not be kept."""
+
+    def __init__(self, form: ImageFormat, count: int) -> None:
+        self._count, self._added = count, 0
+        self._mean, self._deviation = (np.asarray(own, np.float32).reshape(3, 1, 1) for own in (form.mean, form.deviation))
+        self._levels: np.ndarray | None = None
+
+    def add(self, image: np.ndarray) -> None:
+        """The next image, `uint8 [S, S, 3]`."""
+        if self._levels is None:
+            self._levels = _unused((self._count, 3, *image.shape[:2]))
+        own = self._levels[self._added]
+        np.divide(np.asarray(image).transpose(2, 0, 1), _WHITE, out=own)
+        own -= self._mean
+        own /= self._deviation
+        self._added += 1
+
+    def tensor(self) -> Tensor:
+        """The images that have been added, one or more."""
+        assert self._levels is not None, "no image has been added"
+        return torch.from_numpy(self._levels[: self._added])
 
 
 class ImageFamily:
@@ -157,14 +182,6 @@ def _unused(shape: tuple[int, ...]) -> np.ndarray:
             return array
     _POOL.append(np.empty(shape, dtype=np.float32))
     return _POOL[-1]
-
-
-@lru_cache(maxsize=64)
-def _standardised(mean: tuple[float, ...], deviation: tuple[float, ...]) -> np.ndarray:
-    """`float32 [3, 256]`: what each level of each channel becomes; looked up in a third of the time of computing it."""
-    levels = torch.arange(256, dtype=torch.float32).div(255.0).expand(3, 256)
-    means, deviations = (torch.tensor(values).view(3, 1) for values in (mean, deviation))
-    return ((levels - means) / deviations).contiguous().numpy()
 
 
 def resized(

@@ -15,7 +15,7 @@ from PIL import Image
 
 from vlmdsl.runtime.data import BadSample
 from vlmdsl.runtime.data.images import ImageCache, decode_image
-from vlmdsl.runtime.values import ImageFormat
+from vlmdsl.runtime.values import ImageFormat, StandardisedImages
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
@@ -138,3 +138,16 @@ def test_levels_are_standardised_as_by_arithmetic_and_arrays_in_use_are_not_used
     assert len({tensor.data_ptr() for tensor in held}) == 6
     address = held.pop().data_ptr()
     assert form.tensor([levels]).data_ptr() == address
+
+
+@pytest.mark.parametrize("form", [ImageFormat(16), ImageFormat(16, (0.481, 0.457, 0.408), (0.268, 0.261, 0.275))])
+def test_levels_are_standardised_as_torch_computes_it(form: ImageFormat) -> None:
+    """Every level of every channel, to the bit; fewer images than there is room for."""
+    image = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
+    standardised = StandardisedImages(form, 3)
+    for turned in (image, image.transpose(1, 0, 2)):
+        standardised.add(turned)
+    levels = torch.from_numpy(np.stack([image, image.transpose(1, 0, 2)])).permute(0, 3, 1, 2).float().div(255.0)
+    means, deviations = (torch.tensor(values).view(3, 1, 1) for values in (form.mean, form.deviation))
+    assert torch.equal(standardised.tensor(), (levels - means) / deviations)
+    assert torch.equal(form.tensor([image]), standardised.tensor()[:1])

@@ -300,7 +300,7 @@ def test_no_good_sample_at_all(pairs: Callable[..., Path], plain_streams: list[S
 def test_a_worker_that_is_killed_is_reported(plain_streams: list[Stream], monkeypatch: pytest.MonkeyPatch) -> None:
     """As the system does it where memory runs out."""
     loader = shapes_loader(plain_streams, workers=1)
-    monkeypatch.setattr(SampleReader, "read", lambda *_given: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(SampleReader, "begin", lambda *_given: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(DiagnosticError, match="V0905: a data loading worker has ended"):
         take(loader, 1)
 
