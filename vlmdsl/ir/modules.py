@@ -6,7 +6,7 @@ module is built. A `width` of 0 is that of the inputs, `heads` of 0 are one per 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 __all__ = [
@@ -68,7 +68,8 @@ class TextDecoderSettings:
     `cross_from`.
 
     With a `class_token` those first blocks end in one vector per text (CoCa: `cross_from` 0.5). A `cross_from` of 0 is the
-    decoder of BLIP, SimVLM and CapPa.
+    decoder of BLIP, SimVLM and CapPa. One that `shares` the weights of the fusion module of this name has those of its
+    blocks, but for self-attention, and the words and positions of the text tower whose states enter that module (BLIP).
     """
 
     depth: int
@@ -76,6 +77,7 @@ class TextDecoderSettings:
     heads: int = 0
     cross_from: float = 0.0
     class_token: bool = False
+    shares: str = field(default="", metadata={"added_later": True})
 
 
 @dataclass(frozen=True, slots=True)

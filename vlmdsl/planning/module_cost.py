@@ -97,7 +97,8 @@ def _text_decoders(program: Program, workload: Workload) -> Iterator[PartCost]:
 
 
 def text_decoder_size(settings: TextDecoderSettings, stream: Stream, workload: Workload) -> ModuleSize:
-    """A call of a text decoder: its blocks, those before the image and those that attend to it, words and positions."""
+    """A call of a text decoder: its blocks, those before the image and those that attend to it, words and positions. One
+    that shares weights has those of self-attention for itself."""
     width, context = settings.width or workload.dim, context_of(stream.encode)
     prompted = stream.encode.string("prefix") == "prompt"
     longest = workload.text_tokens * (1 + prompted)
@@ -109,8 +110,11 @@ def text_decoder_size(settings: TextDecoderSettings, stream: Stream, workload: W
     second = _transformer(rest, rest, width, length, attended) if rest else ModuleSize(0, 0, 0)
     norms = 2 * width if rest else 0  # both stacks count the one at the end
     pooled = stream.pooled * width * workload.dim + 3 * width * settings.class_token
+    own = first.parameters + second.parameters - norms + (workload.vocabulary + longest) * width
+    if settings.shares:
+        own = settings.depth * (4 * width * (width + 1) + 2 * width)  # with the norm before it
     return ModuleSize(
-        first.parameters + second.parameters - norms + (workload.vocabulary + longest) * width + pooled,
+        own + pooled,
         first.forward + second.forward,
         first.kept + second.kept,
     )

@@ -15,7 +15,7 @@ from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.prediction import TARGETS, TokenLossParameters, check_targets, logits_of_tokens
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, GivenName, OptionalName, Parameters, Primitive, Subject
-from vlmdsl.primitives.values import EncoderValue, Value
+from vlmdsl.primitives.values import EncoderValue, FusionValue, TupleValue, Value
 from vlmdsl.source.limits import MAXIMUM_BLOCKS, MAXIMUM_WIDTH
 from vlmdsl.types import EncodedType, FieldType
 
@@ -48,6 +48,8 @@ def _text_decoder(builder: Builder, subjects: Mapping[str, Value], parameters: P
     from vlmdsl.ir.modules import TextDecoderSettings  # few recipes have a decoder, and classes take time to make
 
     assert isinstance(parameters, TextDecoderParameters)
+    if isinstance(subjects["shares"], FusionValue):
+        return _sharing(builder, subjects["shares"], parameters)
     values = {**parameters.model_dump(), "class_token": parameters.class_token == "appended"}
     name, depth = values.pop("name"), parameters.depth
     if values["class_token"] and not 0 < round(parameters.cross_from * depth) < depth:
@@ -62,15 +64,42 @@ def _text_decoder(builder: Builder, subjects: Mapping[str, Value], parameters: P
     return EncoderValue(Encoder(name, "Text", decoder=TextDecoderSettings(**values)))
 
 
+def _sharing(builder: Builder, fusion: FusionValue, parameters: TextDecoderParameters) -> Value:
+    """The decoder that has the blocks of a fusion module, but for self-attention."""
+    from vlmdsl.ir.modules import FusionSettings, TextDecoderSettings
+
+    own = fusion.settings
+    if not isinstance(own, FusionSettings) or own.attention != "cross" or fusion.teacher is not None or fusion.heads:
+        expected = "a built-in fusion module in which texts attend to images, `fuse()`, itself: no teacher or head of it"
+        raise wrong_type(builder, "shares", "text_decoder", fusion, expected)
+    for name in ("depth", "width", "heads", "cross_from", "class_token"):
+        if name in parameters.model_fields_set:
+            reason = f"is that of `{fusion.name}`, whose weights the decoder shares: leave it out"
+            raise bad_value(builder, name, "text_decoder", reason)
+    settings = TextDecoderSettings(own.depth, own.width, own.heads, shares=fusion.name)
+    return EncoderValue(Encoder(parameters.name, "Text", decoder=settings))
+
+
 register(
     Primitive(
         name="text_decoder",
         family="generation",
         summary=(
             "A transformer that predicts each token of a text from those before it, and attends to a context:"
-            " `captioner(text, image)`. The context is an image, what a pooler gives of one, or nothing."
+            " `captioner(text, image)`. The context is an image, what a pooler gives of one, or nothing. One that shares"
+            " the weights of a fusion module has its blocks, all but their self-attention, and the words and positions of"
+            " the text tower (BLIP)."
         ),
         meaning=_text_decoder,
+        subjects=(
+            Subject(
+                "shares",
+                ("Fusion",),
+                "the fusion module whose weights it shares, and whose depth, width and heads it has",
+                default=TupleValue(()),
+                keyword=True,
+            ),
+        ),
         parameters=TextDecoderParameters,
         formula=r"d(t_{\leq k}, x)",
         cost="its blocks, over the tokens of the text, with attention to those of the context",

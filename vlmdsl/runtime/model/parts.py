@@ -18,6 +18,7 @@ from vlmdsl.runtime.model.linear_heads import LinearHeads
 from vlmdsl.runtime.model.pixel_decoders import PixelDecoders
 from vlmdsl.runtime.model.poolers import Poolers
 from vlmdsl.runtime.model.teachers import Teachers
+from vlmdsl.runtime.model.ties import tie_decoders
 from vlmdsl.runtime.model.token_heads import TokenHeads
 from vlmdsl.runtime.model.tower_needs import check_towers, tower_needs
 from vlmdsl.runtime.model.towers import Towers
@@ -45,12 +46,14 @@ FAMILIES: Mapping[str, type[ModuleFamily]] = {
 class Parts:
     """The modules that models over the same towers share; equal modules of their objectives are one module.
 
-    `lengths` are those of the vectors of modules on features, by the names of the objectives' inputs.
+    `lengths` are those of the vectors of modules on features, by the names of the objectives' inputs. The `tied` towers
+    share weights with one another and with fusion modules.
     """
 
     families: Families
     teachers: Teachers | None
     lengths: Mapping[str, int]
+    tied: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, encoders: Mapping[str, Encoder], objectives: Sequence[Objective], steps: int = 0) -> Parts:
@@ -64,9 +67,10 @@ class Parts:
         families: dict[str, ModuleFamily] = {"tower": Towers(encoders, frozen)}
         for name, family in FAMILIES.items():
             families[name] = family.of(needs, families)
+        tied = tie_decoders(needs, families)
         taught = any(use.follows for use in needs.uses)
         teachers = Teachers(families, needs.uses, steps) if taught else None
-        return cls(families, teachers, _lengths(needs, families))
+        return cls(families, teachers, _lengths(needs, families), tied)
 
     @property
     def towers(self) -> Towers:
@@ -96,6 +100,12 @@ class Parts:
         """The modules that a step calls, inner ones first."""
         own = [unit for family in self.families.values() for unit in family.units]
         return own + (self.teachers.encoding() if self.teachers else [])
+
+    @property
+    def separate_units(self) -> list[nn.Module]:
+        """The units whose weights are theirs alone: those that share some cannot be gathered one by one."""
+        shared = {id(weight) for name in self.tied for weight in self.towers[name].parameters()}
+        return [unit for unit in self.units if not any(id(weight) in shared for weight in unit.parameters())]
 
     def follow(self, order: str) -> None:
         """Update the teachers with this order: `before` the forward pass, or `after` the optimiser step."""

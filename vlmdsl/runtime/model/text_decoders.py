@@ -20,24 +20,28 @@ from vlmdsl.runtime.modules import TextDecoderTower
 from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.runtime.values import MaskedTokens, Parallel, Prefix, TextBatch, TowerInput, Value, prefix_lengths, prompted
 from vlmdsl.source import Span
+from vlmdsl.types import EncodedType
 
-__all__ = ["DecoderNeed", "built_decoder", "decoder_input", "decoder_need", "split_text"]
+__all__ = ["DecoderNeed", "built_decoder", "decoder_input", "decoder_need", "split_text", "tower_of_words"]
 
 
 @dataclass(frozen=True)
 class DecoderNeed:
     """The uses of one text decoder, all together: its settings, the contexts that texts attend to, and whether some texts
-    are predicted in `parallel`, or come after a prompt and are `prompted`."""
+    are predicted in `parallel`, or come after a prompt and are `prompted`. One that shares weights has the `words` of this
+    tower."""
 
     settings: TextDecoderSettings
     contexts: tuple[Node, ...] = ()
     parallel: bool = False
     prompted: bool = False
+    words: str = ""
 
 
 def decoder_need(streams: Iterable[Stream], tower: str) -> DecoderNeed | None:
     """What the streams of a tower need it to decode; None if it is not a text decoder. Raises `DiagnosticError` (V0832) if
     two decoders of this name differ."""
+    streams = list(streams)
     nodes = [stream.encode for stream in streams if stream.encoder.tower == tower and stream.encoder.decoder is not None]
     settings = {encoder_of(node).decoder for node in nodes}
     if not nodes:
@@ -48,7 +52,19 @@ def decoder_need(streams: Iterable[Stream], tower: str) -> DecoderNeed | None:
     assert own is not None
     contexts = tuple(context for node in nodes if (context := context_of(node)) is not None)
     parallel = any(parallel_draw_of(node) is not None for node in nodes)
-    return DecoderNeed(own, contexts, parallel, any(node.inputs[0].operation is PROMPTED for node in nodes))
+    follows_prompts = any(node.inputs[0].operation is PROMPTED for node in nodes)
+    return DecoderNeed(own, contexts, parallel, follows_prompts, tower_of_words(streams, tower) if own.shares else "")
+
+
+def tower_of_words(streams: Iterable[Stream], tower: str) -> str:
+    """The text tower whose states a fusion module takes, of a decoder that shares the weights of both. Raises
+    `DiagnosticError` (V0832) if there is not one such tower."""
+    own = [stream for stream in streams if stream.states and stream.encode.type == EncodedType("Text")]
+    (first, *others) = dict.fromkeys(stream.encoder.tower for stream in own if stream.encoder.teacher is None) or ("",)
+    if others or not first:
+        problem = "shares the weights of a fusion module, but that takes the states of several text towers, or of none"
+        raise _unfit(tower, problem, "leave `shares` out, or fuse texts of one tower in the same stage")
+    return first
 
 
 def built_decoder(
@@ -68,7 +84,8 @@ def built_decoder(
         listed = ", ".join(map(str, sorted(widths)))
         raise _unfit(tower, f"attends to contexts of different widths: {listed}", "give each its own decoder: `name=`")
     context_width = next(iter(widths), None)
-    width = need.settings.width or context_width or dimension
+    entering = towers[need.words].states_width if need.words else context_width
+    width = need.settings.width or entering or dimension
     if width % (need.settings.heads or 1):
         problem = f"has states of {width} numbers, which its {need.settings.heads} heads do not divide evenly"
         raise _unfit(tower, problem, "set `heads` of `text_decoder` to a divisor, or leave it out")

@@ -95,7 +95,7 @@ class TextDecoder(nn.Module):
         width, depth = settings.width or context_width, settings.depth
         if not width:
             raise ValueError("a decoder without a context needs a width")
-        self.settings = settings
+        self.settings, self.width, self.heads = settings, width, usual_heads(settings.heads, width)
         self.cross_from = round(settings.cross_from * depth)
         if settings.class_token and not self.cross_from:
             raise ValueError("a class token collects the text in blocks that do not see the image, and every block sees it")
@@ -104,9 +104,7 @@ class TextDecoder(nn.Module):
         self.mask_token = nn.Parameter(torch.empty(width)) if parallel else None
         self.class_token = nn.Parameter(torch.empty(width)) if settings.class_token else None
         self.class_norm = nn.LayerNorm(width) if settings.class_token else None
-        self.transformer = Transformer(
-            width, depth, usual_heads(settings.heads, width), context_width, cross_from=self.cross_from
-        )
+        self.transformer = Transformer(width, depth, self.heads, context_width, cross_from=self.cross_from)
         initialise_normal(self)
 
     def forward(

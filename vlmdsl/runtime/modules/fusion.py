@@ -43,8 +43,8 @@ class Fusion(nn.Module):
         self.settings, self.width = settings, width
         self.adapter = nn.Linear(states_width, width) if states_width != width else None
         self.pooled_token = learned_token(width) if settings.pooled == "learned" else None
-        heads = usual_heads(settings.heads, width)
-        self.transformer = Transformer(width, settings.depth, heads, context_width, gated=settings.gated)
+        self.heads = usual_heads(settings.heads, width)
+        self.transformer = Transformer(width, settings.depth, self.heads, context_width, gated=settings.gated)
         initialise(self)
 
     def forward(

@@ -28,7 +28,8 @@ class Sharded:
 
     Each module that a step calls is a unit by itself: it is gathered while it runs, forward or backward, in a step of
     several backward passes (micro-batches) as in one, and whether or not the flow of a step uses it. What is in none of
-    them, the few learned numbers of the objective, every process keeps whole; `average_gradients` is for their gradients.
+    them, modules that share weights and the few learned numbers of the objective, every process keeps whole;
+    `average_gradients` is for their gradients.
 
     `whole` and its optimiser are what is loaded, measured and saved, so that a checkpoint does not depend on the number of
     processes: it can be resumed on any other. After `gather` the first process has in them what the copy has learned; the
@@ -42,7 +43,7 @@ class Sharded:
     def __init__(self, whole: Model, optimizer: AdamW, config: OptimizerConfig, world: World) -> None:
         self._whole, self._whole_optimizer, self._first = whole, optimizer, world.first
         self.model = copy.deepcopy(whole)
-        for unit in self.model.parts.units:
+        for unit in self.model.parts.separate_units:
             fully_shard(unit, reshard_after_forward=True)
         self.optimizer = build_optimizer(self.model, config)
         moments = {name: optimizer.state.get(parameter, {}) for name, parameter in _parameters(whole, optimizer)}
