@@ -9,16 +9,16 @@ from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.ir import Stream, root_field
 from vlmdsl.runtime.model.text_decoders import built_decoder
 from vlmdsl.runtime.model.tower_needs import tower_needs
-from vlmdsl.runtime.modules.towers import Encoder, build_encoder, longest_text, usual_text_length
+from vlmdsl.runtime.modules.towers import Encoder, build_encoder, is_pretrained, longest_text, usual_text_length
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
 from vlmdsl.runtime.training.adaptation import adapt
 from vlmdsl.runtime.training.codebooks import USUAL_SIDE, codebook_tower
 from vlmdsl.runtime.training.processes import seed_generators
 from vlmdsl.runtime.training.tokenizers import encoder_name, tokenizer_notes
 from vlmdsl.runtime.values import ImageFormat, TextFormat
-from vlmdsl.schema import RunConfig
+from vlmdsl.schema import ModelConfig, RunConfig
 
-__all__ = ["built_encoders"]
+__all__ = ["built_encoders", "library_towers"]
 
 
 def built_encoders(
@@ -77,6 +77,18 @@ def built_encoders(
     adapt(encoders, model)
     books = {tower: need.codebook for tower, need in needs.items() if need.codebook is not None}
     return encoders | {tower: codebook_tower(tower, book, model, encoders.values()) for tower, book in books.items()}
+
+
+def library_towers(config: ModelConfig) -> dict[str, str]:
+    """Setting that names a tower of another library, such as `model.towers.words` -> its name.
+
+    >>> from vlmdsl.schema import ModelConfig
+    >>> library_towers(ModelConfig(image_encoder="hf:google/vit-base-patch16-224"))
+    {'model.image_encoder': 'hf:google/vit-base-patch16-224'}
+    """
+    named = {"model.image_encoder": config.image_encoder, "model.text_encoder": config.text_encoder}
+    named |= {f"model.towers.{tower}": encoder for tower, encoder in config.towers.items()}
+    return {setting: name for setting, name in named.items() if is_pretrained(name)}
 
 
 def _facts_of(streams: Iterable[Stream], tower: str, facts: Mapping[str, Any]) -> object:

@@ -23,6 +23,7 @@ from vlmdsl.runtime.tokenizer import Tokenizers
 from vlmdsl.runtime.training.assembly import Data, materials_of
 from vlmdsl.runtime.training.checkpoint import check_written_by, load_weights, read_position, sound_checkpoint, stage_of
 from vlmdsl.runtime.training.course import DataFacts, Model, StageOfRun, models_of, open_course, with_settings
+from vlmdsl.runtime.training.encoders import library_towers
 from vlmdsl.runtime.training.examples import draw_examples
 from vlmdsl.runtime.training.flow_measures import held_out_of_stage
 from vlmdsl.runtime.training.held_out import HeldOut
@@ -95,7 +96,8 @@ def restored_model(course: Sequence[StageOfRun], config: RunConfig, folder: RunF
     `run.json` does not say what a tower needs to know of the data.
     """
     with join_processes(config.train.device) as world:
-        restored = _built(course, folder.with_kept(config), folder, world, only_weights=True)
+        config = folder.with_kept(config, without_weights=library_towers(config.model))
+        restored = _built(course, config, folder, world, only_weights=True)
         restored.load()
         return restored
 

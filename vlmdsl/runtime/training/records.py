@@ -133,6 +133,8 @@ class RunRecord(_Record):
     """Every file of the recipe, and of the settings that name one, with its SHA-256."""
     kept: dict[KeptSetting, InsidePath]
     """Setting that names a file, such as `data.synonyms`, or the folder of a pretrained tower -> its copy here."""
+    settings: dict[KeptSetting, InsidePath] = {}
+    """Setting that names a tower of transformers -> the files here that it is built from without its weights."""
     data: dict[str, dict[str, Any]]
     towers: list[str] = []
     """The remarks on the towers before the first step."""

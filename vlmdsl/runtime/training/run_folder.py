@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,10 +186,17 @@ class RunFolder:
             help = "change settings of a resumed run with `--set`"
             raise damaged(self.config, "it is not what the run wrote: its SHA-256 differs", help)
 
-    def with_kept(self, config: RunConfig) -> RunConfig:
-        """The configuration with the copies in this folder for the files and the folders of towers that it names."""
+    def with_kept(self, config: RunConfig, *, without_weights: Collection[str] = ()) -> RunConfig:
+        """The configuration with the copies in this folder for the files and the folders of towers that it names.
+
+        Where this folder has the settings of all towers `without_weights`, named by the settings that name them, they are
+        built from these alone, and get their weights from a checkpoint: nothing is read from a hub.
+        """
         facts = self.read_facts()
-        for name, place in facts.kept.items():
+        alone = bool(without_weights) and facts.settings.keys() >= set(without_weights)
+        if alone:
+            config = config.model_copy(update={"model": config.model.model_copy(update={"pretrained": False})})
+        for name, place in (facts.kept | facts.settings if alone else facts.kept).items():
             is_tower = any(file.startswith(f"{place}/") for file in facts.files)
             if not is_tower and place not in facts.files:
                 raise damaged(self.facts, f"it does not list the SHA-256 of `{place}`")

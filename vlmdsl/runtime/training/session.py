@@ -303,7 +303,7 @@ def _new_folder(prepared: _Prepared, recipe: RecipeFiles, world: World, ending: 
     folder = RunFolder.create(prepared.opened.config.out, str(recipe.record["name"]))
     ending.lock(folder)
     RunFolder.check_free(str(folder.path))  # another process may have been faster
-    write_start(folder, recipe, prepared.opened.config, prepared.samples, prepared.model.notes, world)
+    write_start(folder, recipe, prepared.opened.config, prepared.samples, prepared.model, world)
     ending.folder = folder
     return folder
 

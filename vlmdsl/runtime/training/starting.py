@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from vlmdsl._resources import installed_version
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import ResumeMismatch
 from vlmdsl.runtime.data import Survey, source_facts
 from vlmdsl.runtime.files import file_digest, write_atomically
+from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
 from vlmdsl.runtime.modules.towers import folder_of, is_pretrained
+from vlmdsl.runtime.modules.towers.hf import HuggingFaceEncoder
 from vlmdsl.runtime.training.assembly import Data
+from vlmdsl.runtime.training.encoders import library_towers
 from vlmdsl.runtime.training.identity import identity_of, setting
 from vlmdsl.runtime.training.processes import World
 from vlmdsl.runtime.training.run_folder import KEPT, RunFolder
@@ -57,12 +61,15 @@ def data_facts(data: Data, surveys: Mapping[str, Survey]) -> dict[str, Any]:
 
 
 def write_start(
-    folder: RunFolder, recipe: RecipeFiles, config: RunConfig, data: Mapping[str, Any], towers: list[str], world: World
+    folder: RunFolder,
+    recipe: RecipeFiles,
+    config: RunConfig,
+    data: Mapping[str, Any],
+    model: VisionLanguageModel | FlowModels,
+    world: World,
 ) -> None:
-    """Everything that is needed to resume the run from its folder alone; `run.json` last, which shows that it is complete.
-
-    `towers` are the remarks about the towers that were printed.
-    """
+    """Everything that is needed to resume the run from its folder alone, and to load it without anything from a hub;
+    `run.json` last, which shows that it is complete."""
     files: dict[str, bytes] = {name: text.encode("utf-8", "backslashreplace") for name, text in recipe.texts.items()}
     kept: dict[str, str] = {}
     for name in _NAMES_A_FILE:
@@ -70,6 +77,10 @@ def write_start(
         if value is not None and not is_pretrained(value):
             kept[name] = f"{KEPT}/{name}{Path(value).suffix}"
             files[kept[name]] = Path(value).read_bytes()
+    settings = dict[str, str]()
+    for name, tower_files in _tower_settings(config, dict(model.encoders.items())).items():
+        settings[name] = f"{KEPT}/settings/{name}"
+        files |= {f"{settings[name]}/{file}": content for file, content in tower_files.items()}
     for name, content in files.items():
         path = folder.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,20 +97,28 @@ def write_start(
             "seed": config.train.seed,
             "files": digests,
             "kept": kept,
+            "settings": settings,
             "data": data,
-            "towers": towers,
+            "towers": model.notes,
             "started": _now(world),
         }
     )
 
 
 def _tower_folders(config: RunConfig) -> dict[str, Path]:
-    """Setting that names a tower of a library in a folder of this machine, such as `model.towers.words` -> the folder."""
-    model = config.model
-    named = {"model.image_encoder": model.image_encoder, "model.text_encoder": model.text_encoder}
-    named |= {f"model.towers.{tower}": encoder for tower, encoder in model.towers.items()}
-    folders = {name: folder_of(encoder) for name, encoder in named.items()}
+    """Setting that names a tower of a library in a folder of this machine -> the folder."""
+    folders = {name: folder_of(encoder) for name, encoder in library_towers(config.model).items()}
     return {name: folder for name, folder in folders.items() if folder is not None}
+
+
+def _tower_settings(config: RunConfig, encoders: Mapping[str, nn.Module]) -> dict[str, dict[str, bytes]]:
+    """Setting that names a tower of transformers -> the files that it is built from, its weights being in a checkpoint."""
+    usual, settings = {"Image": "model.image_encoder", "Text": "model.text_encoder"}, dict[str, dict[str, bytes]]()
+    for tower, encoder in encoders.items():
+        if isinstance(encoder, HuggingFaceEncoder):
+            name = f"model.towers.{tower}" if tower in config.model.towers else usual[encoder.kind]
+            settings[name] = encoder.settings_files()
+    return settings
 
 
 def _copied(tower: Path, folder: RunFolder, place: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.environment import PretrainedModelMissing
 from vlmdsl.runtime.modules.towers.contract import EncodedFeatures, Encoder, Kind
 from vlmdsl.runtime.modules.towers.hf_images import image_format, square_side
-from vlmdsl.runtime.modules.towers.hf_model import answers, does_not_fit, load_tower, tower_config
+from vlmdsl.runtime.modules.towers.hf_model import POOLING, answers, does_not_fit, load_tower, settings_files, tower_config
 from vlmdsl.runtime.modules.towers.pretrained import PatchGate
 from vlmdsl.runtime.modules.towers.text import last_token, never_empty
 from vlmdsl.runtime.values import TextFormat
@@ -64,6 +64,7 @@ class HuggingFaceEncoder(Encoder):
     ) -> None:
         super().__init__(kind, dimension, yields)
         self.model, self._call, lacking = load_tower(name, kind, pretrained=pretrained)
+        self.name = name
         self.reads_padding = self._call.reads_padding
         if any(isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d) for part in self.model.modules()):
             self.notes += ("has batch norms: in training, the features of a sample depend on the others in its process",)
@@ -118,6 +119,10 @@ class HuggingFaceEncoder(Encoder):
     def is_half(self) -> bool:
         """Whether the tower is one half of a model of images and texts."""
         return self._call.half is not None
+
+    def settings_files(self) -> dict[str, bytes]:
+        """The files from which this tower is built again without its weights, by name."""
+        return settings_files(self.name, self._pooling)
 
     @property
     def interpolates(self) -> bool:
@@ -216,6 +221,8 @@ class HuggingFaceEncoder(Encoder):
             self._pooling = self._pooling_without_pooler(hidden)
         with torch.enable_grad():
             self._check_weights(name, lacking, hidden)
+        stated = getattr(self.model.config, POOLING, None)
+        self._pooling = next((pooling for pooling in get_args(Pooling) if pooling == stated), self._pooling)
         return self._features(*first)
 
     def _pooling_without_pooler(self, hidden: Tensor) -> Pooling:

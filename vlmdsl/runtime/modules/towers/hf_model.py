@@ -7,10 +7,12 @@ its outputs for small inputs, not from a list of names: a new family is used cor
 from __future__ import annotations
 
 import inspect
+import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -23,7 +25,10 @@ from vlmdsl.diagnostics.catalog.environment import PackageMissing, PretrainedMod
 from vlmdsl.runtime.modules.towers.contract import Kind
 from vlmdsl.source import Span
 
-__all__ = ["Call", "answers", "does_not_fit", "load_tower", "tower_config", "transformers_for", "without_progress_bars"]
+__all__ = [
+    "POOLING", "Call", "answers", "does_not_fit", "load_tower", "settings_files", "tower_config", "transformers_for",
+    "without_progress_bars",
+]  # fmt: skip
 
 _HERE = Span("encoders", 0, 0)
 _INPUTS: dict[str, tuple[str, str]] = {
@@ -31,6 +36,9 @@ _INPUTS: dict[str, tuple[str, str]] = {
     "Text": ("get_text_features", "input_ids"),
 }
 """The two halves of a model of images and texts, and their inputs."""
+POOLING = "vlmdsl_pooling"
+"""What a kept configuration says of where the pooled feature is read, which may depend on weights that were not saved."""
+_SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 _TRAINED_WITHOUT_MASK = "siglip"
 """Models whose names begin so read padding like tokens: their processors pad every text and make no mask."""
 
@@ -122,6 +130,20 @@ def load_tower(name: str, kind: Kind, *, pretrained: bool = True) -> tuple[nn.Mo
     )
     missing = {key for key, parameter in model.named_parameters() if names.get(id(parameter)) in absent}
     return model.eval(), call, frozenset(missing)
+
+
+def settings_files(name: str, pooling: str) -> dict[str, bytes]:
+    """The files from which the model called `name`, which was loaded before, is made again without its weights, by name;
+    nothing is downloaded."""
+    from transformers.utils.hub import cached_file
+
+    paths = {file: cached_file(name, file, local_files_only=True, **_MAY_BE_MISSING) for file in _SETTINGS}
+    files = {file: Path(path).read_bytes() for file, path in paths.items() if path is not None}
+    files[_SETTINGS[0]] = json.dumps({**json.loads(files[_SETTINGS[0]]), POOLING: pooling}, indent=2).encode()
+    return files
+
+
+_MAY_BE_MISSING = dict.fromkeys(("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors"), False)
 
 
 @contextmanager
