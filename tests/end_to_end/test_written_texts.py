@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections import Counter
 from contextlib import suppress
@@ -118,9 +119,14 @@ def test_a_file_of_texts_is_whole_or_absent(tmp_path: Path) -> None:
         file.add([(0, "a")])
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
+    outside = tmp_path / "outside"
+    outside.touch()
+    path.symlink_to(outside)
+    path.with_name(f".partial-{os.getpid()}-{path.name}").symlink_to(outside)
     with TextsWriter(path) as file:
         file.add([(1, "zwei\nZeilen"), (2, "ü")])
         file.finish(4)
+    assert (path.is_symlink(), outside.read_bytes()) == (False, b""), "no link is written through"
     assert list(WrittenTexts(path, 4)) == ["", "zwei\nZeilen", "ü", ""]
     for content in ('"a"\n"b"\n', '"a"\n"b"\n"c"\n"d"'):
         path.write_text(content)

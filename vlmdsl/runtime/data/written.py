@@ -7,6 +7,7 @@ import os
 from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from io import BufferedWriter
 from pathlib import Path
 from types import TracebackType
 from typing import overload
@@ -67,7 +68,7 @@ class TextsWriter:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._partial = None if path is None else path.with_name(f".partial-{os.getpid()}-{path.name}")
-        self._file = None if self._partial is None else self._partial.open("xb")
+        self._file = None if self._partial is None else _new_file(self._partial)
         self._lines = 0
 
     def __enter__(self) -> TextsWriter:
@@ -106,3 +107,10 @@ class TextsWriter:
             self._file.close()
             with suppress(OSError):
                 self._partial.unlink(missing_ok=True)
+
+
+def _new_file(path: Path) -> BufferedWriter:
+    """What lies under this name, such as a link to elsewhere, is not written through."""
+    with writing(path):
+        path.unlink(missing_ok=True)
+        return path.open("xb")

@@ -48,7 +48,7 @@ from vlmdsl.source import SourceMap, Span
 if TYPE_CHECKING:
     from vlmdsl.runtime.training.sharding import Sharded
 
-__all__ = ["BegunStage"]
+__all__ = ["BegunStage", "end_of"]
 
 _WORDS = {"train": "training", "held_out": "held-out", "reference": "reference"}
 
@@ -100,11 +100,7 @@ class BegunStage:
 
     def start_from(self, stage: StageOfRun) -> None:
         """Take over the final weights of an earlier stage; V0816 if they are missing, V0853 if another run wrote them."""
-        end = newest_checkpoint(self.folder.stages / stage.name)
-        end = gather_objects(end and end.resolve())[0]  # only the first process knows the folder of a new run
-        if end is None:
-            reason = f"there is no sound checkpoint of the end of its stage `{stage.name}`"
-            raise DiagnosticError((NothingToResume.at(Span("<command line>", 0, 0), path=self.folder.path, reason=reason),))
+        end = end_of(stage, self.folder)
         check_written_by(end, self.run)
         take_over(end, self.model, without=self._tables_of_other_data(stage))
         self.model.parts.begin_again()
@@ -331,6 +327,16 @@ class BegunStage:
         if self.scale.skipped:
             skipped.append(f"{self.scale.skipped:,} steps were skipped, whose gradients overflowed float16")
         return "\n".join([*table, *skipped, f"run folder: {self.folder.path}"])
+
+
+def end_of(stage: StageOfRun, folder: RunFolder) -> Path:
+    """The checkpoint of the end of an earlier stage; V0816 if it is missing."""
+    end = newest_checkpoint(folder.stages / stage.name)
+    end = gather_objects(end and end.resolve())[0]  # only the first process knows the folder of a new run
+    if end is None:
+        reason = f"there is no sound checkpoint of the end of its stage `{stage.name}`"
+        raise DiagnosticError((NothingToResume.at(Span("<command line>", 0, 0), path=folder.path, reason=reason),))
+    return end
 
 
 def _words(name: str) -> str:

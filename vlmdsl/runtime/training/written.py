@@ -13,7 +13,6 @@ import numpy as np
 
 from vlmdsl.backends.torch.collectives import gather_objects
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.diagnostics.catalog.configuration import NothingToResume
 from vlmdsl.diagnostics.cells import plain
 from vlmdsl.ir import Writing
 from vlmdsl.runtime.data import Loaded, View
@@ -24,16 +23,16 @@ from vlmdsl.runtime.files import file_digest, read_json, seal, write_json
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizers
 from vlmdsl.runtime.training.assembly import Data
-from vlmdsl.runtime.training.checkpoint import WEIGHTS, newest_checkpoint, read_state, take_over
+from vlmdsl.runtime.training.checkpoint import WEIGHTS, read_state, take_over
 from vlmdsl.runtime.training.course import DataFacts, StageOfRun, models_of
 from vlmdsl.runtime.training.evaluation_loaders import Loaders
 from vlmdsl.runtime.training.meeting import together
 from vlmdsl.runtime.training.processes import World
 from vlmdsl.runtime.training.records import WrittenRecord
 from vlmdsl.runtime.training.run_folder import RunFolder
+from vlmdsl.runtime.training.stages import end_of
 from vlmdsl.runtime.values import ImageBatch, TextBatch, to
 from vlmdsl.schema import RunConfig
-from vlmdsl.source import Span
 
 __all__ = ["with_written_texts"]
 
@@ -65,11 +64,11 @@ def with_written_texts(
     needed = [(flow, writing, writer) for flow in stage.flows for writing, writer in flow.writers.items()]
     for number, (flow, writing, name) in enumerate(needed):
         writer = next(each for each in course if each.name == name)
-        end = _end_of(writer, folder)
-        path = folder.written / f"{stage.name}-{number + 1}.jsonl"
+        end = end_of(writer, folder)
+        place = gather_objects(folder.path.resolve())[0]  # only the first process knows it
+        path = RunFolder(place).written / f"{stage.name}-{number + 1}.jsonl"
         samples = len(own[flow.name].train)
         facts = {"writing": asdict(writing), "weights": read_state(end).files[WEIGHTS].sha256, "samples": samples}
-        path = gather_objects(path.resolve())[0]
         if not gather_objects(_is_stored(path, facts))[0]:
             _say(f"writing {samples:,} texts with the decoder `{writing.by}` of the stage `{name}`", world)
             decoder = _writer(writer, writing, data[name], tokenizers, end, world)
@@ -80,16 +79,6 @@ def with_written_texts(
             texts = WrittenTexts(path, samples)
         own[flow.name] = replace(own[flow.name], written={**own[flow.name].written, writing: texts})
     return own
-
-
-def _end_of(stage: StageOfRun, folder: RunFolder) -> Path:
-    """The checkpoint of the end of an earlier stage; V0816 if it is missing."""
-    end = newest_checkpoint(folder.stages / stage.name)
-    end = gather_objects(end and end.resolve())[0]  # only the first process knows the folder of a new run
-    if end is None:
-        reason = f"there is no sound checkpoint of the end of its stage `{stage.name}`"
-        raise DiagnosticError((NothingToResume.at(Span("<command line>", 0, 0), path=folder.path, reason=reason),))
-    return end
 
 
 def _record(path: Path) -> Path:
