@@ -21,7 +21,18 @@ from vlmdsl.planning import applied_of
 from vlmdsl.runtime.evaluation.features import evaluation_mode
 from vlmdsl.runtime.evaluation.retrieval import Measures
 from vlmdsl.runtime.model import VisionLanguageModel
-from vlmdsl.runtime.values import Batch, MaskedTokens, TextBatch, TextFormat, TowerInput, to
+from vlmdsl.runtime.values import (
+    NOT_SELECTED,
+    Batch,
+    MaskedTokens,
+    ReplacedPatches,
+    TextBatch,
+    TextFormat,
+    TowerInput,
+    Value,
+    port,
+    to,
+)
 
 __all__ = [
     "HardNegatives",
@@ -32,6 +43,9 @@ __all__ = [
     "matching_accuracy",
     "matching_of",
 ]
+
+Values = dict[str, Value]
+"""What a batch holds, by name."""
 
 _OTHERS = 8
 """Other images over which the probabilities of a masked word are averaged, for a model that sees none."""
@@ -106,18 +120,20 @@ def matching_accuracy(
 ) -> Measures | None:
     """How well pairs and negatives are distinguished; None without any.
 
-    Batches hold what a step of the model takes. The negatives are those that the recipe mines among the samples of a batch,
-    without queues, `mined`, and the text of each sample with the image of the sample before it, `random`; a text that equals
-    the pair's is not a negative. `pairs`, `mined` and `random` are the shares that are recognised, `balanced` and `balanced
-    random` the means of the share of pairs and that of negatives: an answer that is always the same has one half. Of `hard`
-    negatives `wrong` is the share that is recognised, `wrong KIND` that of those with this one thing wrong, and `balanced
-    wrong` the mean of the shares of pairs and of all of them. The model is left in the mode it was in.
+    Batches hold what a step of the model takes; a text and an image of which the recipe masks a part are read whole, as
+    they are where pairs are told apart in use (FLAVA trains on masked ones). The negatives are those that the recipe mines
+    among the samples of a batch, without queues, `mined`, and the text of each sample with the image of the sample before
+    it, `random`; a text that equals the pair's is not a negative. `pairs`, `mined` and `random` are the shares that are
+    recognised, `balanced` and `balanced random` the means of the share of pairs and that of negatives: an answer that is
+    always the same has one half. Of `hard` negatives `wrong` is the share that is recognised, `wrong KIND` that of those
+    with this one thing wrong, and `balanced wrong` the mean of the shares of pairs and of all of them. The model is left in
+    the mode it was in.
     """
     counts, samples = _Counts(), 0
     with evaluation_mode(model), model.objective.state.emptied():
         if hard is not None:
             _count_by_kind(counts, model, matching, hard)
-        for _, environment in _steps(model, batches):
+        for _, environment in _steps(model, batches, _whole):
             ids = _ids(model, matching.pairs, environment)
             samples += len(ids)
             counts.add("pairs", _matches(environment[applied_of(matching.pairs)]))
@@ -139,7 +155,7 @@ def matching_accuracy(
 
 def _count_by_kind(counts: _Counts, model: VisionLanguageModel, matching: Matching, hard: HardNegatives) -> None:
     """Count the texts that are recognised as wrong, all and by what is wrong in them."""
-    for batch, environment in _steps(model, hard.batches):
+    for batch, environment in _steps(model, hard.batches, _whole):
         right = ~_matches(environment[applied_of(matching.pairs)])
         kinds = [hard.kind(index) for index in batch.index.tolist()]
         for kind in sorted({kind for kind in kinds if kind is not None}):
@@ -156,11 +172,12 @@ def masked_word_accuracy(
 
     `words` are kinds of words, such as those of colours, of which the shares are measured apart, where they are tokens. The
     baseline `without image` has for each word its mean probability given 8 other images of the batch, which is what can
-    be said without seeing the image. The model is left in the mode it was in.
+    be said without seeing the image. Images of which the recipe masks a part are seen whole, since no word can be read off
+    a hidden object. The model is left in the mode it was in.
     """
     own, blind = _Counts(), _Counts()
     with evaluation_mode(model):
-        for _, environment in _steps(model, batches):
+        for _, environment in _steps(model, batches, _whole_images):
             batch_words = _masked(model, masked.fused, environment)
             if batch_words is None:
                 continue
@@ -177,16 +194,37 @@ def masked_word_accuracy(
     return Measures(values, dict.fromkeys(names, 1 / size), {"words": own.total["accuracy"]}, baselines)
 
 
-def _steps(model: VisionLanguageModel, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Environment]]:
-    """Each batch with the values of a step on it; what is drawn per sample is the same every time."""
+def _steps(
+    model: VisionLanguageModel, batches: Iterable[Batch], unmask: Callable[[Values], Values]
+) -> Iterator[tuple[Batch, Environment]]:
+    """Each batch with the values of a step on it, after `unmask`; what is drawn per sample is the same every time."""
     device = next(model.encoders.parameters()).device
     generator = torch.Generator().manual_seed(0)
     for batch in batches:
-        values = {name: to(value, device) for name, value in batch.values.items()}
+        values = unmask({name: to(value, device) for name, value in batch.values.items()})
         draws = {name: draw.to(device) for name, draw in _draws(model, len(batch.index), generator).items()}
         environment = model.begin(replace(batch, values=values, draws=draws, index=batch.index.to(device)))
         Step(model.objective, model)(environment)
         yield batch, environment
+
+
+def _whole_images(values: Values) -> Values:
+    """The values of a batch with no patch of an image replaced."""
+    return {
+        name: ReplacedPatches(torch.zeros_like(value.replaced)) if isinstance(value, ReplacedPatches) else value
+        for name, value in values.items()
+    }
+
+
+def _whole(values: Values) -> Values:
+    """The values of a batch with no patch replaced, and texts as they were before tokens were masked."""
+    whole = _whole_images(values)
+    for name, text in values.items():
+        masked = values.get(port(name, "masked"))
+        if isinstance(text, TextBatch) and isinstance(masked, MaskedTokens):
+            hidden = masked.targets != NOT_SELECTED
+            whole[name] = text._replace(ids=torch.where(hidden, masked.targets, text.ids))
+    return whole
 
 
 def _draws(model: VisionLanguageModel, samples: int, generator: torch.Generator) -> dict[str, Tensor]:

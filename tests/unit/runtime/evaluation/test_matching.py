@@ -20,7 +20,7 @@ from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.modules import SequenceFeatures
 from vlmdsl.runtime.modules.towers import TextConfig, TextTransformer, VisionConfig, VisionTransformer
 from vlmdsl.runtime.tokenizer import train_tokenizer
-from vlmdsl.runtime.values import Batch, ImageBatch, MaskedTokens, TextFormat, port, take
+from vlmdsl.runtime.values import Batch, ImageBatch, MaskedTokens, ReplacedPatches, TextFormat, Value, port, take
 
 RECIPE = """recipe matched_pairs(image: Image, text: Text)
 encoder fusion = fuse(depth=1)
@@ -73,18 +73,19 @@ class Same(nn.Module):
         return views
 
 
-def model_of(*, always: bool = False) -> VisionLanguageModel:
+def model_of(*, always: bool = False, recipe: str = RECIPE) -> VisionLanguageModel:
     torch.manual_seed(0)
-    vision = VisionTransformer(VisionConfig(8, 4, 8, 1, 2), 4, ("pooled", "states"))
+    vision = VisionTransformer(VisionConfig(8, 4, 8, 1, 2), 4, ("pooled", "states"), replaced_patches=True)
     shape = TextConfig(vocabulary_size=len(ENTRIES), text_length=6, width=8, depth=1, heads=2)
     language = TextTransformer(shape, 4, ("pooled", "states"))
     language.text_format = FORM
-    model = VisionLanguageModel({"vision": vision, "language": language}, vlmdsl.compile(RECIPE, compiled=False))
+    model = VisionLanguageModel({"vision": vision, "language": language}, vlmdsl.compile(recipe, compiled=False))
     answer = Answer(always=always)
     with torch.no_grad():
         answer.images = vision.eval()(PIXELS).states.flatten(1)
         answer.texts = language.eval()(*WORDS).states.flatten(1)
-    model.fusions.parts["fusion"], model.heads.parts["fusion_matched"] = answer, Same()
+    (head,) = model.heads.parts
+    model.fusions.parts["fusion"], model.heads.parts[head] = answer, Same()
     model.vocabularies.parts["fusion"] = Colours()
     return model
 
@@ -135,6 +136,42 @@ def test_hard_negatives_are_counted_by_what_is_wrong() -> None:
     assert measures.values["wrong"] == pytest.approx(2 / 3)
     assert measures.values["balanced wrong"] == pytest.approx(5 / 6)
     assert set(measures.chance) == set(measures.values)
+
+
+MASKED = """recipe masked_pairs(image: Image, text: Text)
+encoder fusion = fuse(depth=1)
+let caption = swap(text)
+let selected = random(30%)
+let both = mask(caption, selected) | mask(image, blocks(50%))
+minimize {
+  itm: matching(both, matches(caption))
+  mlm: token_loss(linear(both), caption, at=selected)
+}
+"""
+
+
+def test_what_a_recipe_masks_is_read_whole() -> None:
+    model = model_of(recipe=MASKED)
+    hidden = torch.isin(WORDS.ids, torch.tensor([entry for entry, word in ENTRIES.items() if word in COLOURS]))
+    assert TOKENIZER.mask is not None
+    masked = WORDS._replace(ids=torch.where(hidden, TOKENIZER.mask, WORDS.ids))
+    names = {reading.name for reading in model.readings}
+    values: dict[str, Value] = {"image": ImageBatch(PIXELS), "text": WORDS}
+    for name in names - values.keys():
+        what = ("replace", ReplacedPatches(torch.ones(4, 4, dtype=torch.bool)))
+        if name.startswith("text"):
+            what = ("masked", MaskedTokens(torch.where(hidden, WORDS.ids, -100)))
+        values |= {name: masked if name.startswith("text") else ImageBatch(PIXELS), port(name, what[0]): what[1]}
+    batch = Batch(values, torch.arange(4), list("abcd"))
+    matching, words = matching_of(model.objective.program), masked_words_of(model.objective.program)
+    assert matching is not None
+    assert words is not None
+    measures = matching_accuracy(model, [batch], matching)
+    assert measures is not None
+    assert measures.values["pairs"] == measures.values["random"] == 1.0
+    predicted = masked_word_accuracy(model, [batch], words, {"colours": frozenset(COLOURS)})
+    assert predicted is not None
+    assert predicted.values == {"accuracy": 1.0, "colours": 1.0}
 
 
 def test_masked_words_are_compared_with_what_can_be_said_without_the_image() -> None:
