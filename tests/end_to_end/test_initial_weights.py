@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import vlmdsl
+from vlmdsl.runtime.values import TextFormat
 
 SETTINGS: dict[str, object] = {
     "train.batch": 8,
@@ -53,6 +54,19 @@ def test_another_recipe_begins_with_the_same_towers(clip: Path, tmp_path: Path, 
     texts = ["a large red circle", "unheard"]
     words = [vlmdsl.load(one).model.form("language", "Text").encode(texts).ids for one in (clip, run)]
     assert torch.equal(*words)
+
+
+MASKED = """recipe masked_words(image: Image, text: Text)
+encoder fusion = fuse(depth=1)
+minimize mlm(mask(text, random(30%)) | image)
+"""
+
+
+def test_texts_are_masked_after_a_run_that_masked_none(tmp_path: Path) -> None:
+    first = trained(tmp_path / "first", "moco")
+    form = vlmdsl.load(trained(tmp_path / "run", MASKED, model__init=str(first))).model.form("language", "Text")
+    assert isinstance(form, TextFormat)
+    assert form.tokenizer.mask == form.tokenizer.vocabulary_size - 1
 
 
 def test_a_teacher_begins_as_a_copy_and_a_queue_is_new(tmp_path: Path) -> None:

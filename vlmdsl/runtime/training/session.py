@@ -44,7 +44,7 @@ from vlmdsl.runtime.training.processes import World, join_processes, join_report
 from vlmdsl.runtime.training.run_folder import RunFolder
 from vlmdsl.runtime.training.stages import BegunStage
 from vlmdsl.runtime.training.starting import RecipeFiles, check_same_data, write_resumed, write_start
-from vlmdsl.runtime.training.tokenizers import check_towers
+from vlmdsl.runtime.training.tokenizers import check_towers, with_masks
 from vlmdsl.runtime.training.written import with_written_texts
 from vlmdsl.schema import RunConfig
 
@@ -219,6 +219,8 @@ def _open(
                 check_batch(len(own.train), flow.config.train.batch, world.size, setting=setting)
     stored = checkpoint or (None if config.model.init is None else initial_checkpoint(config.model.init))
     tokenizers = stored_tokenizers(stored) if stored else tokenizers_of_course(course, data)
+    if stored and checkpoint is None:
+        tokenizers = with_masks(tokenizers, [flow.objective for stage in course for flow in stage.flows], config.model)
     return _Opened(course, config, data, tokenizers, checkpoint, damaged)
 
 

@@ -18,7 +18,7 @@ from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers, load_tokenizer, trai
 from vlmdsl.schema import ModelConfig
 from vlmdsl.source import Span
 
-__all__ = ["check_towers", "encoder_name", "text_towers", "tokenizer_notes", "tokenizers_for"]
+__all__ = ["check_towers", "encoder_name", "text_towers", "tokenizer_notes", "tokenizers_for", "with_masks"]
 
 _MAIN = "language"
 """The tower whose tokenizer is that of the run, where there are several."""
@@ -57,20 +57,43 @@ def text_towers(objective: Objective, config: ModelConfig) -> dict[str, str]:
 def tokenizers_for(objectives: Sequence[Objective], config: ModelConfig, texts: Callable[[], Iterable[str]]) -> Tokenizers:
     """The tokenizer of every text tower: the one that the settings name, else a pretrained tower's own, else one trained on
     `texts()`; with a mask token where texts are masked. Raises `DiagnosticError` for one that cannot be used."""
-    towers = {tower: name for one in objectives for tower, name in text_towers(one, config).items()}
-    towers = dict(sorted(towers.items(), key=lambda item: item[0] != _MAIN))
-    masked = {stream.encoder.tower for one in objectives for stream in one.streams if _is_masked(stream)}
+    towers, masked = _towers(objectives, config), _masked_towers(objectives)
     read: dict[str | None, Tokenizer] = {}
     names = {tower: config.tokenizer or (name if is_pretrained(name) else None) for tower, name in towers.items()}
     for source in dict.fromkeys(names.values()):
         tokenizer = train_tokenizer(texts(), config.vocabulary) if source is None else load_tokenizer(source)
         masking = [tower for tower, own in names.items() if own == source and tower in masked]
         for tower in masking:
-            if tokenizer.mask is None and is_pretrained(towers[tower]):
-                raise _without_mask(source or "", towers[tower])
+            _check_room(tokenizer, source or "", towers[tower])
         read[source] = tokenizer.with_mask() if masking else tokenizer
     of = {tower: read[source] for tower, source in names.items()}
     return Tokenizers(next(iter(of.values()), None) or train_tokenizer(()), of)
+
+
+def with_masks(tokenizers: Tokenizers, objectives: Sequence[Objective], config: ModelConfig) -> Tokenizers:
+    """The tokenizers of the run that another one begins with (`model.init`), which may have masked no text: with a mask
+    token for the towers that read masked ones here. Raises `DiagnosticError` for a tower that has no room for one."""
+    towers, masked = _towers(objectives, config), _masked_towers(objectives)
+    for tower in masked & towers.keys():
+        _check_room(tokenizers[tower], config.init or "", towers[tower])
+    of = {tower: tokenizers[tower].with_mask() if tower in masked else tokenizers[tower] for tower in towers}
+    return Tokenizers(next(iter(of.values()), tokenizers.default), of)
+
+
+def _towers(objectives: Sequence[Objective], config: ModelConfig) -> dict[str, str]:
+    """The text towers of all objectives, `language` first, each with the name of its encoder."""
+    towers = {tower: name for one in objectives for tower, name in text_towers(one, config).items()}
+    return dict(sorted(towers.items(), key=lambda item: item[0] != _MAIN))
+
+
+def _masked_towers(objectives: Sequence[Objective]) -> set[str]:
+    return {stream.encoder.tower for one in objectives for stream in one.streams if _is_masked(stream)}
+
+
+def _check_room(tokenizer: Tokenizer, source: str, encoder: str) -> None:
+    """Check that a pretrained tower, whose embeddings are given, has one for the mask token."""
+    if tokenizer.mask is None and is_pretrained(encoder):
+        raise _without_mask(source, encoder)
 
 
 def tokenizer_notes(name: str, setting: str | None, tokenizer: Tokenizer) -> tuple[str, ...]:
