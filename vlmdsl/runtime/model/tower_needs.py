@@ -105,7 +105,8 @@ def check_kept_inputs(program: Program, readings: Iterable[Reading], streams: It
         if len(forms) > 1:
             takers = (stream.encoder.tower for stream in streams if source in loaded_parts(stream.source))
             first, *others = dict.fromkeys(takers)
-            problem = f"takes what a queue of inputs keeps in another form than {', '.join(map(repr, others))}"
+            named = ", ".join(f"`{other}`" for other in others)
+            problem = f"takes what a queue of inputs keeps in another form than {named}"
             raise _unfit(first, problem, "give both the same image size and standardisation, or the same tokenizer")
 
 

@@ -32,6 +32,19 @@ minimize {
   mlm: mlm(mask(text, random(30%)) | image)
 }
 """
+KEPT = """recipe matched_pairs(image: Image, text: Text, key: Key)
+encoder fusion = fuse(depth=1)
+let keys = queue(key, size=9)
+let texts = queue(stop(text), size=9)
+let words = queue(text, size=9, keep="inputs")
+let earlier = exclude_pairs(similarity(image, texts), key=key, keys=keys)
+let wrong_text = mine(unite(similarity(image, text), earlier), along="rows")
+minimize {
+  itm: matched(text | image, take(text, wrong_text, queue=words) | image)
+  mlm: mlm(mask(text, random(30%)) | image)
+}
+"""
+"""Negatives of the batch and of earlier steps."""
 COLOURS = ("red", "blue", "green", "red")
 TEXTS = [f"a {colour} disc" for colour in COLOURS]
 """The last sample is as the first."""
@@ -101,6 +114,21 @@ def batch_of(model: VisionLanguageModel) -> Batch:
     values = {"image": ImageBatch(PIXELS), "text": WORDS, "text_masked": WORDS, port("text_masked", "masked"): masked}
     assert {reading.name for reading in model.readings} == {"image", "text", "text_masked"}
     return Batch(values, torch.arange(4), list("abcd"))
+
+
+def test_negatives_of_queues_are_measured_among_those_of_the_batch() -> None:
+    model = model_of(recipe=KEPT)
+    batch, matching = batch_of(model), matching_of(model.objective.program)
+    assert matching is not None
+    model.train()(replace(batch, draws={"wrong_text_uniform": torch.rand(4)}))
+    before = {name: value.clone() for name, value in model.objective.state.state_dict().items()}
+    assert before["words_written"] == 4
+    measures = matching_accuracy(model, [batch], matching)
+    assert measures is not None
+    assert (measures.values["pairs"], measures.values["mined"]) == (1.0, 1.0)
+    assert measures.facts["mined"] in range(1, 5)
+    after = model.objective.state.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 @pytest.mark.parametrize("always", [False, True])

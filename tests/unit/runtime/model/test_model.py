@@ -350,3 +350,25 @@ class TestRegions:
         images = ImageBatch(torch.randn(2, 3, 8, 8, dtype=torch.float64))
         model(batch_of({"regions": RegionBatch(regions, mask), "image": images, "text": words}, "ab"))
         torch.testing.assert_close(objective.given["regions"], towers["vision"](regions, mask, enters=0.75).pooled)
+
+
+KEPT = """recipe kept(image: Image, text: Text)
+encoder other = separate(vision, name="other")
+let images = queue(stop(image), size=4)
+let kept = queue(image, size=4, keep="inputs")
+let wrong = mine(unite(similarity(text, image), similarity(text, images)), along="rows")
+minimize mean(softplus(score(text, other(take(image, wrong, queue=kept))) - score(text, image)))
+"""
+
+
+@pytest.mark.parametrize("size", [8, 16])
+def test_what_a_queue_keeps_is_taken_in_one_form(size):
+    towers = {"vision": vision(), "other": vision(), "language": language()}
+    towers["vision"].image_format, towers["other"].image_format = ImageFormat(8), ImageFormat(size)
+    objective = vlmdsl.compile(KEPT, compiled=False)
+    if size == 8:
+        assert [reading.name for reading in VisionLanguageModel(towers, objective).readings] == ["text", "image"]
+        return
+    with pytest.raises(DiagnosticError, match="takes what a queue of inputs keeps in another form than `other`") as caught:
+        VisionLanguageModel(towers, objective)
+    assert caught.value.diagnostics[0].code == "V0832"
