@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -40,17 +40,42 @@ DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])
 )
 @lowering_option
 @passes_option
+@click.option("--config", metavar="FILE", help="Settings of a run, in YAML: count the weights of its towers too.")
+@click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="The same with this setting, such as `model.freeze.vision=6`; repeatable.",
+)
 @click.option("--dump", "stage", metavar="PASS", help="Print the graph after this pass instead.")
 @as_json
-def command(recipe: Recipe, lowering: Mapping[str, str], stage: str | None, as_json: bool, **sizes: Any) -> None:
-    """Show what RECIPE will run: encoder calls, shared values, FLOPs, memory, memory traffic, collectives, lowerings."""
+def command(
+    recipe: Recipe,
+    lowering: Mapping[str, str],
+    config: str | None,
+    settings: Sequence[str],
+    stage: str | None,
+    as_json: bool,
+    **sizes: Any,
+) -> None:
+    """Show what RECIPE will run: encoder calls, shared values, FLOPs, memory, memory traffic, collectives, lowerings.
+
+    With settings of a run also the weights of its towers and modules, their gradients and moments.
+    """
     if stage is not None:
         data(dump(recipe.subject, stage, expression=recipe.expression, knobs=recipe.hyper_parameters))
         return
     planned = plan_flows(
         recipe.subject, expression=recipe.expression, knobs=recipe.hyper_parameters, lowering=lowering, **sizes
     )
+    weights = None
+    if config is not None or settings:
+        from vlmdsl.api.weights import planned_weights  # which builds the towers, with torch
+
+        run = {"config": config, "settings": settings, "world": sizes["world"]}
+        weights = planned_weights(recipe.subject, expression=recipe.expression, knobs=recipe.hyper_parameters, **run)
     if as_json:
-        json_data(planned.to_json())
+        json_data(planned.to_json() | ({} if weights is None else {"weights": weights.to_json()}))
     else:
-        data(planned.to_text())
+        data(planned.to_text() + ("" if weights is None else f"\n\n{weights.to_text()}"))
