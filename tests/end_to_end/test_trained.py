@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,28 +215,60 @@ def test_an_interrupted_encoding_continues(
     assert keys == [f"{index}.png" for index in range(7)]
     assert torch.allclose(torch.tensor(rows[5:6]), vlmdsl.load(clip).encode_image(folder / "5.png"), atol=1e-6)
 
+    batches = interrupted(clip, folder, parted, monkeypatch)
+    assert encode(clip, str(folder), parted, batch=2).skipped.keys() == {"3.png"}
+    assert batches == [[4, 5], [6]]
+    assert parted.read_bytes() == whole.read_bytes()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["parted.npy", "parted.npy.keys.jsonl", "whole.npy", "whole.npy.keys.jsonl"]
+
+
+def interrupted(clip: Path, folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """An encoding that is interrupted behind its second batch; the places of the batches that are encoded from then on."""
     monkeypatch.setattr(embeddings, "_SAVED_EVERY", 1)
     encoded = EncodedData.__iter__
-    stop_after, batches = 2, list[list[int]]()
+    batches = list[list[int]]()
+    stops = [2]
 
     def watched(data: EncodedData) -> Iterator[tuple[Tensor, EncodedFeatures]]:
         for number, (places, features) in enumerate(encoded(data)):
-            if number == stop_after:
+            if number in stops:
                 raise KeyboardInterrupt
             batches.append(places.tolist())
             yield places, features
 
     monkeypatch.setattr(EncodedData, "__iter__", watched)
     with pytest.raises(KeyboardInterrupt):
-        encode(clip, str(folder), parted, batch=2)
-    assert not parted.exists()
+        encode(clip, str(folder), out, batch=2)
+    assert not out.exists()
     batches.clear()
-    stop_after = 9
-    assert encode(clip, str(folder), parted, batch=2).skipped.keys() == {"3.png"}
+    stops.clear()
+    return batches
+
+
+def test_an_interrupted_table_continues(clip: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While samples are encoded, and while the table is written, when all of them are."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the extra `arrow`")
+    whole, parted = tmp_path / "whole.parquet", tmp_path / "parted.parquet"
+    encode(clip, str(folder), whole, batch=2)
+    batches = interrupted(clip, folder, parted, monkeypatch)
+    written = embeddings._write_parquet
+
+    def full(*arguments: Any) -> None:
+        written(*arguments)
+        parted.rename(parted.with_name(parted.name + ".unfinished"))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(embeddings, "_write_parquet", full)
+    with pytest.raises(vlmdsl.DiagnosticError, match="V0903"):
+        encode(clip, str(folder), parted, batch=2)
     assert batches == [[4, 5], [6]]
-    assert parted.read_bytes() == whole.read_bytes()
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["parted.npy", "parted.npy.keys.jsonl", "whole.npy", "whole.npy.keys.jsonl"]
+    monkeypatch.setattr(embeddings, "_write_parquet", written)
+    batches.clear()
+    assert encode(clip, str(folder), parted, batch=2).skipped.keys() == {"3.png"}
+    assert batches == []  # all rows were saved
+    assert parquet.read_table(parted).equals(parquet.read_table(whole))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["parted.parquet", "whole.parquet"]
 
 
 def test_features_as_a_table(clip: Path, folder: Path, tmp_path: Path) -> None:

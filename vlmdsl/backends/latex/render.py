@@ -81,10 +81,10 @@ def _outlined(line: str, size: float) -> _Outlined:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextToPath
 
-    fonts, font, text = TextToPath(), FontProperties(size=size, math_fontfamily="cm"), f"${_known_symbols(line)}$"
-    width, height, depth = fonts.mathtext_parser.parse(text, _POINTS, font)[:3]
-    # matplotlib lays a formula out in a size of its own, FONT_SCALE.
-    scale = size / fonts.FONT_SCALE
+    # matplotlib lays a formula out in a size of its own. The outlines are of what is parsed here: it keeps that in a cache.
+    fonts, text = TextToPath(), f"${_known_symbols(line)}$"
+    font, scale = FontProperties(size=fonts.FONT_SCALE, math_fontfamily="cm"), size / fonts.FONT_SCALE
+    width, height, depth = (scale * extent for extent in fonts.mathtext_parser.parse(text, fonts.DPI, font)[:3])
     placed, outlines, rules = fonts.get_glyphs_mathtext(font, text)
     paths = {letter: _path(*outline) for letter, outline in outlines.items()}
     letters = tuple((paths[letter], x * scale, y * scale, own * scale) for letter, x, y, own in placed)
