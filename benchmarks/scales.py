@@ -153,6 +153,7 @@ SCALES = {
         scenes=OBJECTS,
         columns={"text": "caption"},
         stages={"coarse": 100, "fine": 500},
+        tried=2,
     ),
     "flip": Scale(overfits=(), aim=VIEWS),
     "detclip": Scale(
