@@ -222,9 +222,9 @@ SCALES = {
     ),
     "mdetr": Scale(
         {"positions": 32, "negatives": 6, "box_size": 0.3},
-        "as many positions and negatives as a short text has room for, and boxes that begin as large as the objects; more steps "
-        "teach patches beside a box to predict it too, and which of them is matched with it then changes from step to step; one "
-        f"of the settings was measured on the scenes of the result before this one; {ALONE}",
+        "as many positions and negatives as a short text has room for, and boxes that begin as large as the objects; more "
+        "steps teach patches beside a box to predict it too, and which of them is matched with it then changes from step to "
+        f"step; one of the settings was measured on the scenes of the result before this one; {ALONE}",
         (),
         NAMES,
         {"model.text_length": 32} | BOXES | {"optimizer.learning_rate": 2e-3},
