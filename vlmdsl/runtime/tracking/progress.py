@@ -113,7 +113,7 @@ def describe(record: Mapping[str, float]) -> str:
             words.append(f"{label} {100 * record[f'{name}.accuracy']:.1f} %")
     words += [f"{name} {record[name]:.4g}" for name in record if name.startswith("temperature")]
     if record.get("skipped_steps"):
-        words.append(f"{record['skipped_steps']:.0f} steps skipped")
+        words.append(f"skipped steps {record['skipped_steps']:.0f}")
     if "samples_per_second" in record:
         words.append(f"{record['samples_per_second']:.0f} samples/s")
     if "seconds_per_step" in record:

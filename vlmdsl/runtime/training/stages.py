@@ -325,7 +325,7 @@ class BegunStage:
             [results_text(self.results)] if self.results else ["nothing was evaluated: there is no held-out data (--val)"]
         )
         if self.scale.skipped:
-            skipped.append(f"{self.scale.skipped:,} steps were skipped, whose gradients overflowed float16")
+            skipped.append(f"steps skipped, since gradients overflowed float16: {self.scale.skipped:,}")
         return "\n".join([*table, *skipped, f"run folder: {self.folder.path}"])
 
 
