@@ -17,6 +17,7 @@ from vlmdsl.api.comparison import measures_of
 from vlmdsl.api.driver import build, build_flows
 from vlmdsl.ir.digest import digest
 from vlmdsl.runtime.data import requirements
+from vlmdsl.schema import RunConfig
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -220,3 +221,11 @@ def test_hand_written_losses_are_those_of_the_recipes(recipe: str, queue: int) -
     ours, theirs = (torch.autograd.grad(each, leaves, allow_unused=True) for each in (loss, by_hand))
     for one, other in zip(ours, theirs, strict=True):
         assert one is other is None or torch.allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_gradient_norms_of_terms_cost_below_two_percent_of_a_run() -> None:
+    """At the default of `train.term_gradients_every`, with what `benchmarks/term_gradients.py` has measured."""
+    results = json.loads((BENCHMARKS / "results" / "term_gradients.json").read_text("utf-8"))
+    assert results["every"] == RunConfig().train.term_gradients_every
+    shares = {recipe: row["measurement_in_steps"] / results["every"] for recipe, row in results["recipes"].items()}
+    assert max(shares.values()) < 0.02, shares
