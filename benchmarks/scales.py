@@ -277,15 +277,20 @@ SCALES = {
         **BY_COLOUR,
     ),
     "nlip": Scale(
-        {"target": "none", "pixels_depth": 2, "pixels_width": 64, "pixels_heads": 2} | SMALL_DECODER,
-        "small decoders; pixels as for `mae`; concepts are numbers of writers, which say nothing of the image, so that "
-        "captions are not copied from them",
+        {"target": "none", "pixels_depth": 2, "pixels_width": 64, "pixels_heads": 2, "share": 0.25, "captions_weight": 2}
+        | SMALL_DECODER,
+        "small decoders; pixels as for `mae`; a quarter of the patches is dropped, whose share is a reading of the recipe; "
+        "concepts are numbers of writers, which say nothing of the image, so that captions are not copied from them; they "
+        "are what the second stage is for, and in the other two the captioner sees a part of each image",
         **{
             **CAPTIONS,
             "aim": "short captions are alike for different scenes",
             "columns": {"text": "caption", "concepts": "template(source)"},
+            "steps": {"overfit": 20, "learns": 1000},
         },
-        stages={"pretraining": 700, "captioner": 300},
+        stages={"pretraining": 400, "captioner": 650, "completion": 50},
+        asked_of={"captions": "captioner"},
+        tried=1,
     ),
     "otter": Scale({"momentum": 0.99}, TURNS_OVER, ("contrastive",), "the rest is a teacher's opinion of the other samples"),
     "pali": Scale(
