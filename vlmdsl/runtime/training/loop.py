@@ -139,7 +139,7 @@ def train_steps(
             raise not_finite(output, done, callbacks.not_finite(facts))
         callbacks.idle(batch.flow, watch.after(batch.flow, output.terms | counted_of(output.metrics)))
         epoch_ends = batch.ends_epoch or (per_epoch > 0 and (own_step + 1) % per_epoch == 0)
-        _update(model, optimizer if finite else None, batch.flow, epoch_ends=epoch_ends)
+        _update(model, optimizer, batch.flow, skipped=not finite, epoch_ends=epoch_ends)
         clock.samples, clock.steps = clock.samples + train.batch, clock.steps + 1
         last = own_step + 1 == train.steps
         if done % train.log_every == 0 or own_step == 0 or last or norms:
@@ -168,11 +168,11 @@ def _next(batches: Iterator[Batch], interrupted: Callable[[], bool], clock: _Clo
         raise
 
 
-def _update(model: nn.Module, optimizer: AdamW | None, flow: str, *, epoch_ends: bool) -> None:
-    """The optimiser's step, unless it is skipped (None), and what follows it."""
-    if optimizer is not None:
+def _update(model: nn.Module, optimizer: AdamW, flow: str, *, skipped: bool, epoch_ends: bool) -> None:
+    """The optimiser's step, unless it is skipped, and what follows it."""
+    if not skipped:
         optimizer.step()
-    model.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)  # of the model it would walk through all modules, which takes longer
     model.after_step()  # type: ignore[operator]
     if epoch_ends:
         (model.models[flow] if isinstance(model, FlowModels) else model).after_epoch()  # type: ignore[operator]
