@@ -1,4 +1,4 @@
-"""What the training loop adds to a step, beside a loop that is written by hand: CLIP, the same towers, batches and optimiser.
+"""What the training loop adds to a step, beside a loop by hand: CLIP with the same towers, batches and optimiser.
 
     python benchmarks/loop_overhead.py
     python benchmarks/loop_overhead.py --batch 64 256 --steps 100 --compile
