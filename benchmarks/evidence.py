@@ -34,7 +34,7 @@ from typing import Any
 
 from bounds import KINDS, aimed, shown
 from columns import OPENMOJI_COLUMNS, OPENMOJI_SCENES_COLUMNS, SHAPES_COLUMNS
-from scale import PAIRS, Before, Scale
+from scale import CHOOSING, PAIRS, Before, Scale
 from scales import SCALES
 
 import vlmdsl
@@ -55,8 +55,6 @@ MASKED_WORDS = "masked_words."
 OPENMOJI = ROOT.parent / "shared" / "data" / "openmoji"
 
 TOP_1 = 0.99
-CHOOSING, REPORTING = 0, 100
-"""The seeds of the held-out scenes that settings are chosen by, and of those that results are of."""
 
 SETTINGS: dict[str, object] = {
     "train.batch": PAIRS,
@@ -116,6 +114,8 @@ def identity(recipe: str, steps: Steps) -> dict[str, Any]:
         facts["stages"] = scale.stages
     if scale.tried:
         facts["tried"] = scale.tried
+    if scale.reported != Scale.reported:
+        facts["reported"] = scale.reported
     if scale.drawings or scale.measures_drawings:
         facts["drawings"] = {"columns": scale.drawings, "measured": scale.measures_drawings}
     if scale.records > 1:
@@ -225,7 +225,7 @@ def held_out_scenes(scale: Scale, *, choosing: bool) -> dict[str, Any]:
     if not scale.tried:
         return {}
     specs: Any = scale.settings.get("data.val", held_out(scale.scenes))
-    seed = CHOOSING if choosing else REPORTING
+    seed = CHOOSING if choosing else scale.reported
     return {"data.val": tuple(f"{spec}{',' if ':' in spec else ':'}seed={seed}" for spec in specs)}
 
 

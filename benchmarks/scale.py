@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["PAIRS", "Before", "Scale"]
+__all__ = ["CHOOSING", "PAIRS", "Before", "Scale"]
 
 PAIRS = 64
 """The fixed pairs that a recipe must come to tell apart, and the batch."""
+CHOOSING, REPORTING = 0, 100
+"""The seeds of the held-out scenes that settings are chosen by, and of those that results are of."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Scale:
     measured on the scenes for choosing (`evidence.py --choose`) before the result, which is of other scenes; 0 where
     nothing was to be chosen, or was chosen before there were two sets of scenes, which `because` then says. `asked_of` is
     the stage that a kind of measure is asked of, where an earlier or a later one has that part without being for it; of
-    other stages it is reported. Other kinds are asked of every stage that has them.
+    other stages it is reported. Other kinds are asked of every stage that has them. `reported` is the seed of the held-out
+    scenes that results are of: another one where a setting was measured on the usual ones.
     """
 
     knobs: Mapping[str, object] = field(default_factory=dict)
@@ -54,3 +57,4 @@ class Scale:
     before: Before | None = None
     asked_of: Mapping[str, str] = field(default_factory=dict)
     tried: int = 0
+    reported: int = REPORTING
