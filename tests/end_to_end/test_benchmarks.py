@@ -132,6 +132,7 @@ def test_settings_are_chosen_and_reported_on_different_scenes() -> None:
     more = evidence.Scale(settings={"data.val": ("shapes",)}, tried=3)
     assert scenes(more, choosing=False) == {"data.val": ("shapes:seed=100",)}
     assert scenes(evidence.Scale(), choosing=False) == {}
+    assert scenes(evidence.Scale(tried=3, reported=7), choosing=False) == {"data.val": ("shapes:seed=7",)}
 
 
 def test_two_commits_are_distinguished_by_one_bit() -> None:
