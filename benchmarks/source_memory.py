@@ -155,8 +155,8 @@ def first_of_stream(specs: list[str], _samples: int) -> tuple[object, list[int]]
 
     stream = open_stream(specs)
     assert len(stream.head)
-    lanes = lanes_of(stream, batch=BATCH, lanes=16, window=1000, seed=0, rank=0, world=1)
-    return lanes, [place for lane in lanes for place in lane.chunk(0).places]
+    turns = lanes_of(stream, batch=BATCH, lanes=16, window=1000, seed=0, rank=0, world=1)
+    return turns, [place for lane in turns[0] for place in lane.chunk(0).places]
 
 
 FIRST_BATCHES = {"order": first_of_order, "stream": first_of_stream}
