@@ -58,14 +58,14 @@ SHORT_TEXTS: dict[str, Any] = {"scenes": "shapes:objects=2", "columns": {"text":
 FUSED = {"depth": 2, "out": 64, "size": 512, "momentum": 0.99, "pipeline": "flava"}
 SLOW_TEMPERATURE: dict[str, Any] = {
     "optimizer.learning_rate": 3e-3,
-    "optimizer.objective_learning_rate": 3e-4,
+    "optimizer.objective_learning_rate": 4.3e-3,
     "train.batch": 32,
     "model.text_encoder": "transformer:tiny_bidirectional",
     "model.text_length": 20,
     "evaluation.batch": PAIRS,
 }
-"""A temperature that is learned itself, not its logarithm, falls from 0.07 to 0.007 in 20 steps of the usual rate; then the
-gradient of the contrast is all that is left of the clipped one, and matching begins to be learned after 400 steps."""
+"""A temperature that is learned itself fell from 0.07 to 0.007 in 20 steps of the rate of a logarithm, and matching began to
+be learned after 400 steps; this rate, times the temperature's start, is 3e-4 a step."""
 SCALES = {
     "albef": Scale(
         FUSED,
@@ -75,7 +75,7 @@ SCALES = {
         "tower is pretrained: here it is that of a captioner",
         (),
         "negatives are drawn again in each step, and momentum and queues are for long runs",
-        SLOW_TEMPERATURE | {"optimizer.objective_learning_rate": 1e-4},
+        SLOW_TEMPERATURE | {"optimizer.objective_learning_rate": 1.4e-3},
         columns={"text": "caption"},
         steps={"overfit": 50, "learns": 750},
         before=Before("coca", 600),
@@ -164,14 +164,16 @@ SCALES = {
     "fiber": Scale(
         {"depth": 1, "size": 512, "out": 64, "region_features": 64, "negatives": 6, "scale": 3},
         f"one block of fusion and small heads; as many negatives as a short text has room for; {ALONE}; the coarse stage is "
-        "short, so that both take three minutes",
+        "short and slow, so that both take three minutes and it leaves the towers as they can learn names: after 100 steps of "
+        "the usual rate 27 % of boxes were named, on other scenes than the result's",
         (),
         "captions of scenes are alike, and its fine stage names boxes",
-        {"model.text_length": 32} | BOXES,
+        {"model.text_length": 32, "stages.coarse.optimizer.learning_rate": 5e-4} | BOXES,
         scenes=OBJECTS,
         columns={"text": "caption"},
-        stages={"coarse": 100, "fine": 500},
-        tried=2,
+        stages={"coarse": 40, "fine": 600},
+        tried=4,
+        reported=200,
     ),
     "flip": Scale(overfits=(), aim=VIEWS),
     "detclip": Scale(

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from vlmdsl.ir.graph import Graph, Node, walk
 from vlmdsl.ir.operations.per_sample import INDEX
-from vlmdsl.ir.operations.scalars import DRAW, PARAMETER, RAMP
+from vlmdsl.ir.operations.scalars import CLAMP, DRAW, EXP, NEGATE, PARAMETER, RAMP
 from vlmdsl.types import FieldType
 
 __all__ = [
@@ -106,6 +106,18 @@ class Program:
 def parameters(program: Program) -> list[Node]:
     """The `parameter` nodes in the order of first use; each has a unique `name` attribute."""
     return [node for node in program.nodes() if node.operation is PARAMETER]
+
+
+def logarithms(program: Program) -> set[Node]:
+    """The parameters that hold a logarithm: those that `exp` is taken of, of their negative or of a clamp of either."""
+    return {below for node in program.nodes() if node.operation is EXP for below in _unchanged(node.inputs[0])}
+
+
+def _unchanged(node: Node) -> list[Node]:
+    """The parameter that a node is, but for its sign and for bounds."""
+    while node.operation in (NEGATE, CLAMP):
+        node = node.inputs[0]
+    return [node] if node.operation is PARAMETER else []
 
 
 def states(program: Program) -> list[Node]:

@@ -154,7 +154,9 @@ class OptimizerConfig(Section):
 
     learning_rate: Positive = Field(2e-3, description="peak learning rate of the encoders")
     objective_learning_rate: Positive | None = Field(
-        1e-2, description="peak learning rate of the objective's own parameters (temperatures); null: as the encoders"
+        1e-2,
+        description="peak learning rate of the objective's own parameters (temperatures), for those that are not learned as "
+        "logarithms and start below 1 times their start; null: as the encoders",
     )
     layer_decay: float | None = Field(
         None,

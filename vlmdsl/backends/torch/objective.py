@@ -40,7 +40,6 @@ from vlmdsl.ir import (
     inputs,
     module_inputs,
     module_outputs,
-    parameters,
     ramps_at,
     states,
     streams,
@@ -161,8 +160,7 @@ class Objective(ShownInNotebooks, LearnedNumbers):
         every = [*inputs(program, whole), *module_inputs(program, whole)]
         self._weights = {spec.name for spec in every if spec.axes[:1] == ("V",)}
         self._functions_of(self.schedule.chunked_losses)  # whose source is now held to what is allowed
-        for node in parameters(program):  # last, so that existing attributes of the module keep their names
-            self.register_number(node)
+        self.register_numbers(program)  # last, so that existing attributes of the module keep their names
 
     def forward(self, modules: Mapping[str, Callable[..., Any]] | None = None, **features: Tensor) -> ObjectiveOutput:
         """Return the global loss of these samples; TypeError or ValueError names an input that does not fit.

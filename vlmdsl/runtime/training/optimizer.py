@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from torch import nn
 from torch.optim import AdamW
 
+from vlmdsl.backends.torch.learned import LearnedNumbers
 from vlmdsl.runtime.training.adaptation import rates
 from vlmdsl.schema import OptimizerConfig
 
@@ -16,7 +17,8 @@ __all__ = ["build_optimizer", "decays", "set_learning_rate"]
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> AdamW:
     """AdamW over every parameter of `model` that takes a gradient.
 
-    `model.objective` (temperatures, biases) has its own learning rate and no weight decay; elsewhere matrices and kernels
+    `model.objective` (temperatures, biases) has its own learning rate, of which a number that is learned itself and starts
+    below 1 has a share (`LearnedNumbers.rate`), and no weight decay; elsewhere matrices and kernels
     decay, while norms, biases, embeddings and single vectors (a class token) do not. Towers, and blocks of towers, may have
     rates of their own.
     """
@@ -29,6 +31,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> AdamW:
     for name, parameter, owner in _owned_parameters(model):
         objective = name.startswith("objective.")
         rate = config.objective_learning_rate or config.learning_rate if objective else config.learning_rate
+        if isinstance(owner, LearnedNumbers):
+            rate *= owner.rate(name.rpartition(".")[2])
         decay = 0.0 if objective or not decays(owner, parameter) else config.weight_decay
         sharded = hasattr(parameter, "full_tensor")  # which AdamW does not compute together with others
         grouped.setdefault((objective, rate * factors.get(name, 1.0), decay, sharded), []).append((name, parameter))

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+import vlmdsl
 from unit.runtime.training.tiny import TinyModel
+from vlmdsl.backends.torch.shared_numbers import SharedNumbers
 from vlmdsl.runtime.training.optimizer import build_optimizer, set_learning_rate
 from vlmdsl.runtime.training.schedule import learning_rate_factor
 from vlmdsl.schema import OptimizerConfig, ScheduleConfig
@@ -62,3 +64,35 @@ def test_the_schedule_rises_then_falls_within_its_bounds(steps: int, warmup: int
     assert all(final - 1e-12 <= factor <= 1 for factor in factors[warmup:])
     if steps > warmup + 1:
         assert factors[-1] == pytest.approx(final)
+
+
+@pytest.mark.parametrize(
+    ("number", "share"),
+    [
+        ('learned(0.07, form="direct")', 0.07),
+        ('learned(0.07, form="direct", lower=0.001, upper=0.5, clamp="hard")', 0.07),
+        ("learned(0.07)", 1),
+        ('learned(0.07, max_scale=100, clamp="hard")', 1),
+        ('learned(3, form="direct")', 1),
+    ],
+)
+def test_a_temperature_that_is_learned_itself_moves_by_a_share_of_its_start(number: str, share: float) -> None:
+    model = nn.Module()
+    model.objective = vlmdsl.compile(f"minimize contrast(image, text, temperature={number})", compiled=False)
+    config = OptimizerConfig(objective_learning_rate=1e-2)
+    (group,) = build_optimizer(model, config).param_groups
+    assert group["peak"] == pytest.approx(share * 1e-2)
+
+
+def test_numbers_that_are_shared_keep_their_rates() -> None:
+    recipe = 'minimize contrast(image, text, temperature=learned(0.07, form="direct", name="tau"))'
+    shared = SharedNumbers([vlmdsl.compile(recipe, compiled=False) for _ in range(2)])
+    assert shared.rate("tau") == 0.07
+
+
+@pytest.mark.parametrize(("start", "share"), [(0, 1), (-0.5, 0.5), (-10, 1)])
+def test_a_bias_moves_by_a_share_of_a_small_start(start: float, share: float) -> None:
+    objective = vlmdsl.compile(
+        f'minimize sigmoid_contrast(image, text, bias=learned({start}, form="direct", name="bias"))', compiled=False
+    )
+    assert objective.rate("bias") == share
