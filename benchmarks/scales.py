@@ -65,7 +65,7 @@ SLOW_TEMPERATURE: dict[str, Any] = {
     "evaluation.batch": PAIRS,
 }
 """A temperature that is learned itself fell from 0.07 to 0.007 in 20 steps of the rate of a logarithm, and matching began to
-be learned after 400 steps; this rate, times the temperature's start, is 3e-4 a step."""
+be learned after 400 steps; this rate, times the temperature's start, is 3e-4 per step."""
 SCALES = {
     "albef": Scale(
         FUSED,
@@ -164,8 +164,8 @@ SCALES = {
     "fiber": Scale(
         {"depth": 1, "size": 512, "out": 64, "region_features": 64, "negatives": 6, "scale": 3},
         f"one block of fusion and small heads; as many negatives as a short text has room for; {ALONE}; the coarse stage is "
-        "short and slow, so that both take three minutes and it leaves the towers as they can learn names: after 100 steps of "
-        "the usual rate 27 % of boxes were named, on other scenes than the result's",
+        "short and slow: both take three minutes and names are still learned: after 100 steps of the usual rate "
+        "27 % of boxes were named, on other scenes than the result's",
         (),
         "captions of scenes are alike, and its fine stage names boxes",
         {"model.text_length": 32, "stages.coarse.optimizer.learning_rate": 5e-4} | BOXES,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmdsl.api.check import check
 from vlmdsl.api.compile import compile
+from vlmdsl.api.driver import build_flows
 from vlmdsl.ir import CODES, Node
 from vlmdsl.ir.operations import OPERATIONS
 from vlmdsl.ir.operations.modules import STATES, patches_of
@@ -25,10 +26,20 @@ if TYPE_CHECKING:
 
     Features = Tensor | TokenFeatures
 
-__all__ = ["check_primitive", "example_features", "example_modules", "excluded_entries"]
+__all__ = ["check_primitive", "example_features", "example_modules", "example_objective", "excluded_entries"]
 
 BATCH, REFERENCES, SAMPLES = 5, 9, 512
 TOLERANCE = 1e-9
+
+
+def example_objective(primitive: Primitive) -> Objective:
+    """The objective of a primitive's example, not compiled; where that has several stages, of the last one.
+
+    >>> from vlmdsl.primitives import all_primitives
+    >>> list(example_objective(all_primitives()["written"]).inputs)
+    ['image', 'text_written']
+    """
+    return compile(primitive.example, compiled=False, stage=build_flows(primitive.example)[-1].stage.name or None)
 
 
 def check_primitive(primitive: Primitive) -> None:
@@ -40,7 +51,7 @@ def check_primitive(primitive: Primitive) -> None:
     assert primitive.example, f"{primitive.name} has no example"
     errors = [fault for fault in check(primitive.example) if fault.severity == "error"]
     assert not errors, f"the example of {primitive.name} does not check: {errors[0].code} {errors[0].message}"
-    objective = compile(primitive.example, compiled=False).double().eval()  # calls must not change state
+    objective = example_objective(primitive).double().eval()  # calls must not change state
     if "permutation" in primitive.laws:
         _check_permutation(primitive.name, objective)
     if "non_negative" in primitive.laws:
