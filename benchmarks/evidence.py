@@ -198,7 +198,8 @@ def _learns(recipe: str, scale: Scale, steps: int, *, choosing: bool = False) ->
 def _text_alone(scale: Scale, steps: int, settings: Mapping[str, object]) -> dict[str, float]:
     """How well a model that was trained by itself, for as many steps, predicts masked words without seeing an image."""
     columns = {"image": "blank(image)", "text": scale.columns.get("text", "text")}
-    run = _train(str(TEXT_ALONE), replace(scale, knobs={}), scale.scenes, columns, steps, settings)
+    plain = {name: value for name, value in scale.settings.items() if not name.startswith("stages.")}
+    run = _train(str(TEXT_ALONE), replace(scale, knobs={}, settings=plain), scale.scenes, columns, steps, settings)
     return dict(run["evaluation"]["masked_words"])
 
 
