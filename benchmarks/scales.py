@@ -334,8 +334,8 @@ SCALES = {
     ),
     "regionclip": Scale(
         {"temperature": 0.05},
-        "a fixed temperature of 0.01 is for a tower that was pretrained to reach that; a text is the name of one object, "
-        f"which the teacher has to find: whole captions are told apart by colours alone; {ALONE}",
+        "a fixed temperature of 0.01 is for a pretrained tower, which learned it; a text is the name of one object, since "
+        f"whole captions are told apart by colours alone; {ALONE}",
         (),
         "names of objects are alike for different scenes, and regions have no labels",
         {"model.text_length": 8} | BOXES,

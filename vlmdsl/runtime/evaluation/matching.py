@@ -120,14 +120,13 @@ def matching_accuracy(
 ) -> Measures | None:
     """How well pairs and negatives are distinguished; None without any.
 
-    Batches hold what a step of the model takes; a text and an image of which the recipe masks a part are read whole, as
-    they are where pairs are told apart in use (FLAVA trains on masked ones). The negatives are those that the recipe mines
-    among the samples of a batch, without queues, `mined`, and the text of each sample with the image of the sample before
-    it, `random`; a text that equals the pair's is not a negative. `pairs`, `mined` and `random` are the shares that are
-    recognised, `balanced` and `balanced random` the means of the share of pairs and that of negatives: an answer that is
-    always the same has one half. Of `hard` negatives `wrong` is the share that is recognised, `wrong KIND` that of those
-    with this one thing wrong, and `balanced wrong` the mean of the shares of pairs and of all of them. The model is left in
-    the mode it was in.
+    Batches hold what a step of the model takes; a text and an image of which the recipe masks a part are read whole, as in
+    retrieval (FLAVA trains on masked ones). The negatives are those that the recipe mines among the samples of a batch,
+    without queues, `mined`, and the text of each sample with the image of the sample before it, `random`; a text that equals
+    the pair's is not a negative. `pairs`, `mined` and `random` are the shares that are recognised, `balanced` and `balanced
+    random` the means of the share of pairs and that of negatives: an answer that is always the same has one half. Of `hard`
+    negatives `wrong` is the share that is recognised, `wrong KIND` that of those with this one thing wrong, and `balanced
+    wrong` the mean of the shares of pairs and of all of them. The model is left in the mode it was in.
     """
     counts, samples = _Counts(), 0
     with evaluation_mode(model), model.objective.state.emptied():
