@@ -1,4 +1,4 @@
-"""A run with towers of a hub is loaded without it: their weights are in its checkpoint, their settings in its folder."""
+"""A run with towers of a hub is loaded, measured and resumed without it: all that it needs is in its folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import vlmdsl
 
 IN_A_PROCESS = """
-import shutil, sys
+import json, shutil, sys
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,7 @@ transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
     '{"image_processor_type": "ViTImageProcessor", "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}'
 )
 settings = {"train.batch": 8, "train.compile": False, "evaluation.limit": 8, "tracking.report": False}
-settings |= {"model.image_encoder": "hf:someone/tiny-vit", "train.device": "cpu"}
+settings |= {"model.image_encoder": "hf:someone/tiny-vit", "train.device": "cpu", "schedule.final": 1.0}
 vlmdsl.train("clip", data=["shapes:samples=24"], steps=2, settings=settings, out=run)
 picture = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
 expected = vlmdsl.load(run).encode_image(picture)
@@ -49,7 +49,11 @@ tower = model.model.encoders["vision"]
 assert tower.pooling == "first", tower.pooling
 assert tower.image_format.mean == (0.1, 0.2, 0.3), tower.image_format
 trained = load_file(Path(run) / "checkpoints" / "step-00000002" / "model.safetensors")
+untrained = vlmdsl.evaluate(run).evaluation["retrieval"]["image_to_text"]["untrained"]
+assert untrained == json.loads((Path(run) / "untrained.json").read_text())["retrieval"]["image_to_text"]["untrained"]
+assert "nothing is asked of a hub" in vlmdsl.evaluate(run, data=["shapes:samples=16,seed=3"]).table
 assert all(torch.equal(value, trained[f"encoders.vision.{name}"]) for name, value in tower.state_dict().items())
+vlmdsl.train(resume=run, steps=3)
 """
 
 
@@ -63,6 +67,7 @@ def test_a_run_with_a_tower_of_a_hub_is_loaded_without_it(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr[-3000:]
     kept = run / "kept" / "settings" / "model.image_encoder"
     assert sorted(file.name for file in kept.iterdir()) == ["config.json", "preprocessor_config.json"]
+    assert (run / "checkpoints" / "step-00000003").is_dir()
     (kept / "config.json").write_text("{}")
     with pytest.raises(vlmdsl.DiagnosticError, match="SHA-256 differs"):
         vlmdsl.load(run)

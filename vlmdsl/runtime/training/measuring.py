@@ -33,12 +33,17 @@ from vlmdsl.schema import RunConfig
 from vlmdsl.source import Span
 
 __all__ = [
-    "TOKENIZER", "Restored", "conditions_of", "evaluate_run", "known_untrained", "measured", "of_earlier_stages",
-    "restored_model", "results_text", "stored_tokenizers",
+    "TOKENIZER", "UNTRAINED_ELSEWHERE", "Restored", "conditions_of", "evaluate_run", "known_untrained", "measured",
+    "of_earlier_stages", "restored_model", "results_text", "stored_tokenizers",
 ]  # fmt: skip
 
 TOKENIZER = "tokenizer.json"
 """The file of a checkpoint."""
+UNTRAINED_ELSEWHERE = (
+    "the model before its first step is not measured: the pretrained weights of its towers are not in the run folder, and "
+    "nothing is asked of a hub"
+)
+"""What is said where results under new conditions stand beside chance alone."""
 
 
 def evaluate_run(
@@ -54,7 +59,7 @@ def evaluate_run(
     the same conditions, is taken over. `evaluate_map` says which of its columns feed which fields. Raises
     `DiagnosticError` (V0816) without a checkpoint.
     """
-    config = folder.with_kept(config)
+    config, elsewhere = folder.with_kept_towers(config, library_towers(config.model))
     with join_processes(config.train.device) as world:
         restored = _built(course, config, folder, world, evaluate_on, evaluate_map)
         data = restored.data[restored.stage.measured.name]
@@ -65,7 +70,9 @@ def evaluate_run(
         conditions = conditions_of(config, data, evaluate_map, stage=restored.stage.name)
         # Other data may have samples of the same names: what the folder says is about the run's own.
         untrained = None if evaluate_on else known_untrained(folder, conditions)
-        untrained = untrained or held_out.measure(model)
+        remarks = [] if untrained or not elsewhere else [f"note: {UNTRAINED_ELSEWHERE}"]
+        if untrained is None and not elsewhere:
+            untrained = held_out.measure(model)
         restored.load()
         before = (
             [] if evaluate_on else list(takewhile(lambda name: name != restored.stage.name, (each.name for each in course)))
@@ -76,7 +83,7 @@ def evaluate_run(
         if not evaluate_on and world.first:
             folder.write_evaluation(results)
             draw_examples(trained, folder.path)
-        return results, "\n".join([results_text(results), *_remarks(data, held_out)])
+        return results, "\n".join([results_text(results), *remarks, *_remarks(data, held_out)])
 
 
 def _remarks(data: Data, held_out: HeldOut) -> list[str]:

@@ -134,7 +134,7 @@ class RunRecord(_Record):
     kept: dict[KeptSetting, InsidePath]
     """Setting that names a file, such as `data.synonyms`, or the folder of a pretrained tower -> its copy here."""
     settings: dict[KeptSetting, InsidePath] = {}
-    """Setting that names a tower of transformers -> the files here that it is built from without its weights."""
+    """Setting that names a tower of another library -> the files here that it is built from without its weights."""
     data: dict[str, dict[str, Any]]
     towers: list[str] = []
     """The remarks on the towers before the first step."""

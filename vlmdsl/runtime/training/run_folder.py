@@ -208,6 +208,13 @@ class RunFolder:
             config = config.model_copy(update={section: changed})
         return config
 
+    def with_kept_towers(self, config: RunConfig, towers: Collection[str]) -> tuple[RunConfig, bool]:
+        """`with_kept` for a model that gets its weights from a checkpoint; `towers` are the settings that name those of
+        other libraries. Also whether this folder does not have the weights that they began with."""
+        here = self.read_facts().kept.keys() >= set(towers)
+        own = self.with_kept(config, without_weights=() if here else towers)
+        return own, config.model.pretrained and not own.model.pretrained
+
     def forget_after(self, step: int, records: int = 0) -> int:
         """Drop the metrics of steps after `step`, from which the run continues. Returns how many lines are left; V0850 if a
         line is not a record, or fewer than `records` are left."""

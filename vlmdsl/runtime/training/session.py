@@ -30,6 +30,7 @@ from vlmdsl.runtime.training.course import (
     tokenizers_of_course,
     with_settings,
 )
+from vlmdsl.runtime.training.encoders import library_towers
 from vlmdsl.runtime.training.ending import Ending
 from vlmdsl.runtime.training.flow_measures import held_out_of_stage
 from vlmdsl.runtime.training.held_out import HeldOut
@@ -43,7 +44,7 @@ from vlmdsl.runtime.training.optimizer import build_optimizer
 from vlmdsl.runtime.training.processes import World, join_processes, join_reports
 from vlmdsl.runtime.training.run_folder import RunFolder
 from vlmdsl.runtime.training.stages import BegunStage
-from vlmdsl.runtime.training.starting import RecipeFiles, check_same_data, write_resumed, write_start
+from vlmdsl.runtime.training.starting import RecipeFiles, check_same_data, write_resumed, write_start, write_towers
 from vlmdsl.runtime.training.tokenizers import check_towers, with_masks
 from vlmdsl.runtime.training.written import with_written_texts
 from vlmdsl.schema import RunConfig
@@ -147,6 +148,8 @@ class _Opened:
     """The checkpoint to load."""
     damaged: list[str]
     """The damage of newer checkpoints."""
+    elsewhere: bool
+    """Whether the weights that the towers began with are not in the run folder, and the model is built without them."""
 
     @property
     def left(self) -> Sequence[StageOfRun]:
@@ -197,15 +200,18 @@ def _open(
 ) -> _Opened:
     """Data and tokenizers of all stages, faults of the user's first. The folder is locked until `ending` is."""
     check_trackers(config.tracking.trackers)
-    checkpoint, damaged = None, list[str]()
+    checkpoint, damaged, elsewhere = None, list[str](), False
     if resume is not None:
         if world.first:
             ending.lock(resume)
             ending.folder = resume
-        config = resume.with_kept(config)
-        course = with_settings(course, config)
         checkpoint, damaged = sound_checkpoint(resume.checkpoints)
         ending.done = None if checkpoint is None else read_position(checkpoint).step
+        if checkpoint is not None and read_position(checkpoint).stage == course[-1].name:
+            config, elsewhere = resume.with_kept_towers(config, library_towers(config.model))
+        else:  # a later stage may have towers that no checkpoint has the weights of
+            config = resume.with_kept(config)
+        course = with_settings(course, config)
     check_towers([flow.objective for stage in course for flow in stage.flows], config.model)
     data = open_course(course)
     if resume is None:  # whose steps are counted already
@@ -221,7 +227,7 @@ def _open(
     tokenizers = stored_tokenizers(stored) if stored else tokenizers_of_course(course, data)
     if stored and checkpoint is None:
         tokenizers = with_masks(tokenizers, [flow.objective for stage in course for flow in stage.flows], config.model)
-    return _Opened(course, config, data, tokenizers, checkpoint, damaged)
+    return _Opened(course, config, data, tokenizers, checkpoint, damaged, elsewhere)
 
 
 def _prepare(stage: StageOfRun, opened: _Opened, world: World, resume: RunFolder | None, over: _Over | None) -> _Prepared:
@@ -281,7 +287,10 @@ def _begin(
         conditions=conditions_of(opened.config, prepared.data[stage.measured.name], stage=stage.name),
         surveys=prepared.surveys,
         notes=[] if over is not None else opened.damaged,
+        elsewhere=opened.elsewhere,
     )
+    if over is not None and world.first:
+        write_towers(folder, config, model)
     begun.measure_untrained()  # before any weight is loaded: where a resumed run must measure it again, it is the same model
     if checkpoint:
         begun.resume_from(checkpoint)

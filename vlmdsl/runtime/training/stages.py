@@ -38,7 +38,14 @@ from vlmdsl.runtime.training.held_out import HeldOut
 from vlmdsl.runtime.training.idle import idle_term
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
 from vlmdsl.runtime.training.loss_scale import LossScale
-from vlmdsl.runtime.training.measuring import TOKENIZER, known_untrained, measured, of_earlier_stages, results_text
+from vlmdsl.runtime.training.measuring import (
+    TOKENIZER,
+    UNTRAINED_ELSEWHERE,
+    known_untrained,
+    measured,
+    of_earlier_stages,
+    results_text,
+)
 from vlmdsl.runtime.training.processes import World, highest, wait_for_all
 from vlmdsl.runtime.training.run_folder import RunFolder
 from vlmdsl.runtime.training.stopping import StopSignals, ended_by
@@ -81,10 +88,12 @@ class BegunStage:
     records: int = 0
     """Number of lines written to the metrics."""
     initial: str = ""
-    """A note on the weights of another run that it begins with."""
+    """A note on the weights that it begins with, where they are of another run or of a hub."""
     notes: list[str] = field(default_factory=list)
     """Notes about damaged checkpoints."""
     scale: LossScale = field(default_factory=LossScale)
+    elsewhere: bool = False
+    """Whether the model was built without the weights that its towers began with."""
     _reporter: Reporter | None = None
     """Where steps are logged, while there are any."""
     _trackers: Trackers | None = None
@@ -282,7 +291,9 @@ class BegunStage:
         """Measure the model before the first step, or read the measurement from the start of the run."""
         if self.held_out is not None:
             self.untrained = known_untrained(self.folder, self.conditions)
-            if self.untrained is None:
+            if self.untrained is None and self.elsewhere:
+                self.initial = UNTRAINED_ELSEWHERE
+            elif self.untrained is None:
                 self.untrained = self.held_out.measure(self.measured)
                 self.folder.write_untrained(measured(0, self.untrained, self.untrained, self.conditions))
 

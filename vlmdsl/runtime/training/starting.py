@@ -6,14 +6,13 @@ import hashlib
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from vlmdsl._resources import installed_version
 from vlmdsl.diagnostics import DiagnosticError
@@ -21,8 +20,7 @@ from vlmdsl.diagnostics.catalog.configuration import ResumeMismatch
 from vlmdsl.runtime.data import Survey, source_facts
 from vlmdsl.runtime.files import file_digest, write_atomically
 from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
-from vlmdsl.runtime.modules.towers import folder_of, is_pretrained
-from vlmdsl.runtime.modules.towers.hf import HuggingFaceEncoder
+from vlmdsl.runtime.modules.towers import Encoder, folder_of, is_pretrained
 from vlmdsl.runtime.training.assembly import Data
 from vlmdsl.runtime.training.encoders import library_towers
 from vlmdsl.runtime.training.identity import identity_of, setting
@@ -31,7 +29,7 @@ from vlmdsl.runtime.training.run_folder import KEPT, RunFolder
 from vlmdsl.schema import RunConfig, dump_config
 from vlmdsl.source import Span
 
-__all__ = ["RecipeFiles", "check_same_data", "data_facts", "write_resumed", "write_start"]
+__all__ = ["RecipeFiles", "check_same_data", "data_facts", "write_resumed", "write_start", "write_towers"]
 
 _NAMES_A_FILE = ("data.synonyms", "data.font", "data.concepts", "model.tokenizer")
 _OF_A_TOWER = (".json", ".safetensors", ".txt", ".model")
@@ -77,15 +75,8 @@ def write_start(
         if value is not None and not is_pretrained(value):
             kept[name] = f"{KEPT}/{name}{Path(value).suffix}"
             files[kept[name]] = Path(value).read_bytes()
-    settings = dict[str, str]()
-    for name, tower_files in _tower_settings(config, dict(model.encoders.items())).items():
-        settings[name] = f"{KEPT}/settings/{name}"
-        files |= {f"{settings[name]}/{file}": content for file, content in tower_files.items()}
-    for name, content in files.items():
-        path = folder.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    settings, of_towers = _tower_settings(config, model)
+    digests = _written(folder, files | of_towers)
     for name, tower in _tower_folders(config).items():
         kept[name] = f"{KEPT}/{name}"
         digests |= _copied(tower, folder, kept[name])
@@ -111,14 +102,43 @@ def _tower_folders(config: RunConfig) -> dict[str, Path]:
     return {name: folder for name, folder in folders.items() if folder is not None}
 
 
-def _tower_settings(config: RunConfig, encoders: Mapping[str, nn.Module]) -> dict[str, dict[str, bytes]]:
-    """Setting that names a tower of transformers -> the files that it is built from, its weights being in a checkpoint."""
-    usual, settings = {"Image": "model.image_encoder", "Text": "model.text_encoder"}, dict[str, dict[str, bytes]]()
-    for tower, encoder in encoders.items():
-        if isinstance(encoder, HuggingFaceEncoder):
-            name = f"model.towers.{tower}" if tower in config.model.towers else usual[encoder.kind]
-            settings[name] = encoder.settings_files()
-    return settings
+def write_towers(folder: RunFolder, config: RunConfig, model: VisionLanguageModel | FlowModels) -> None:
+    """The same of the towers of a later stage that those before it do not have."""
+    facts = folder.read_facts()
+    settings, files = _tower_settings(config, model, without=facts.settings)
+    if settings:
+        plain = facts.plain()
+        every = {**plain.get("files", {}), **_written(folder, files)}
+        folder.write_facts({**plain, "files": every, "settings": {**facts.settings, **settings}})
+
+
+def _tower_settings(
+    config: RunConfig, model: VisionLanguageModel | FlowModels, without: Collection[str] = ()
+) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Setting that names a tower of another library -> the folder of the files that it is built from, its weights being in a
+    checkpoint; and the content of these files. Those that are named by the settings `without` are left out."""
+    usual, settings, files = (
+        {"Image": "model.image_encoder", "Text": "model.text_encoder"},
+        dict[str, str](),
+        dict[str, bytes](),
+    )
+    for tower, encoder in model.encoders.items():
+        assert isinstance(encoder, Encoder)
+        name = f"model.towers.{tower}" if tower in config.model.towers else usual.get(encoder.kind, "")
+        own = {} if name in without or name in settings else encoder.settings_files()
+        if own:
+            settings[name] = f"{KEPT}/settings/{name}"
+            files |= {f"{settings[name]}/{file}": content for file, content in own.items()}
+    return settings, files
+
+
+def _written(folder: RunFolder, files: Mapping[str, bytes]) -> dict[str, str]:
+    """Write files by their paths in a run folder; returns the SHA-256 of each."""
+    for name, content in files.items():
+        path = folder.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
 
 
 def _copied(tower: Path, folder: RunFolder, place: str) -> dict[str, str]:

@@ -98,6 +98,11 @@ class Encoder(nn.Module):
         if not self.yields or not self.yields <= OUTPUTS:
             raise ValueError(f"an encoder yields some of {', '.join(sorted(OUTPUTS))}, not {sorted(self.yields)}")
 
+    def settings_files(self) -> dict[str, bytes]:
+        """The files from which a tower of another library is built again without its weights, by name: `FAMILY:FOLDER` with
+        them in the folder, which is not `pretrained`. Nothing is asked of a hub then. Empty for other towers."""
+        return {}
+
     def take_texts(self, name: str, form: TextFormat) -> None:
         """Set the format of texts of the text encoder called `name`.
 

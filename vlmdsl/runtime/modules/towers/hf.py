@@ -121,7 +121,6 @@ class HuggingFaceEncoder(Encoder):
         return self._call.half is not None
 
     def settings_files(self) -> dict[str, bytes]:
-        """The files from which this tower is built again without its weights, by name."""
         return settings_files(self.name, self._pooling)
 
     @property

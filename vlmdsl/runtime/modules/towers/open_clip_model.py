@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +15,8 @@ import torch
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import interpolate
 
 from vlmdsl.runtime.modules.towers.contract import EncodedFeatures, Encoder, Kind
 from vlmdsl.runtime.modules.towers.pretrained import (
@@ -28,6 +33,8 @@ from vlmdsl.runtime.values import ImageFormat, TextFormat
 
 __all__ = ["OpenClipEncoder", "open_clip_tokenizer"]
 
+_CONFIG, _WORDS_CONFIG = "open_clip_config.json", "config.json"
+"""The files of a model, and of the text model of transformers that it may have."""
 _WORDS = r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 """What the byte-pair encoder of CLIP takes as a word."""
 
@@ -38,7 +45,8 @@ class OpenClipEncoder(Encoder):
 
     The pooled feature is the library's own, projected; tokens are the last states of the patches, or of the text. Images are
     standardised as its settings say, and texts are of the length that it was built for. A vision transformer takes dropped
-    patches, but images of one size; a text transformer with a causal mask predicts next tokens.
+    patches, and images of other sizes with interpolated positions; a text transformer with a causal mask predicts next
+    tokens.
 
     Raises `DiagnosticError`: V0901 without open_clip, V0902 if there is no such model, V0831 if it cannot be used.
     """
@@ -55,8 +63,12 @@ class OpenClipEncoder(Encoder):
     ) -> None:
         super().__init__(kind, dimension, yields)
         called = f"open_clip:{name}"
+        self.name = name
         whole = _made(name, image_size, pretrained)
         self.model: Any = whole.visual if kind == "Image" else whole.text
+        self._standardised: dict[str, Any] = dict(getattr(whole.visual, "preprocess_cfg", {}))
+        words = getattr(whole.text, "config", None)
+        self._words_config: dict[str, Any] | None = None if words is None else words.to_dict()
         self._gives_tokens = hasattr(self.model, "output_tokens")
         if self._gives_tokens:
             self.model.output_tokens = True
@@ -96,6 +108,14 @@ class OpenClipEncoder(Encoder):
             states=tokens if self.yields & {"vocabulary", "states"} else None,
         )
 
+    def settings_files(self) -> dict[str, bytes]:
+        with loading(f"open_clip:{self.name}", "open_clip"):
+            own = _library(self.name).get_model_config(_called(self.name))
+            files = {_CONFIG: {"model_cfg": own, "preprocess_cfg": self._standardised}}
+            if self._words_config is not None:
+                files[_WORDS_CONFIG] = self._words_config
+            return {name: json.dumps(content, indent=2, default=str).encode() for name, content in files.items()}
+
     @property
     def token_embedding(self) -> nn.Module | None:
         embedding: nn.Module | None = getattr(self.model, "token_embedding", None)
@@ -111,11 +131,19 @@ class OpenClipEncoder(Encoder):
     def _features(self, values: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """The pooled feature `[b, D]`, and the states `[b, L, W]` of patches or of a text."""
         if self._gate is None:
-            features = self.model(values)
+            features = self._encoded(values)
         else:
             with self._gate.keeping(keep):
-                features = self.model(values)
+                features = self._encoded(values)
         return features if self._gives_tokens else (features, None)
+
+    def _encoded(self, values: Tensor) -> Any:
+        """The library's own output; images of another side than its own have interpolated positions."""
+        form = self.image_format
+        if form is None or form.patch is None or values.shape[-1] == form.size:
+            return self.model(values)
+        positions = _interpolated(self.model.positional_embedding, form.size // form.patch, values.shape[-1] // form.patch)
+        return functional_call(self.model, {"positional_embedding": positions}, (values,))
 
     def _states(self, values: Tensor, keep: Tensor | None) -> Tensor:
         states = self._features(values, keep)[1]
@@ -123,7 +151,7 @@ class OpenClipEncoder(Encoder):
         return states
 
     def _declare(self, images: Tensor, tokens: Tensor) -> None:
-        """The side of a patch, where patches may be dropped."""
+        """The side of a patch, where patches may be dropped, and whether images may be of other sizes."""
         blocks, grid = getattr(getattr(self.model, "transformer", None), "resblocks", None), round(tokens.shape[1] ** 0.5)
         form = self.image_format
         if blocks is None or form is None or grid * grid != tokens.shape[1]:
@@ -132,8 +160,14 @@ class OpenClipEncoder(Encoder):
         if not self._gate.fits(self._states, images, grid * grid):
             self._gate = None
             return
-        self.image_format = replace(form, patch=patch, resizable=False)
+        self.image_format = replace(form, patch=patch)
         self.overlapping_patches = self._gate.overlaps(self._states, images, patch)
+        larger = torch.zeros(1, 3, form.size + patch, form.size + patch)
+        try:
+            resizable = self._states(larger, None).shape[1] == (grid + 1) ** 2
+        except Exception:  # whatever a model of one size raises
+            resizable = False
+        self.image_format = replace(self.image_format, resizable=resizable)
 
     def _example(self) -> tuple[Tensor]:
         if self.image_format is not None:
@@ -146,27 +180,74 @@ class OpenClipEncoder(Encoder):
         return (ids,)
 
 
+def _interpolated(positions: Tensor, grid: int, other: int) -> Tensor:
+    """The positions `[P, W]` of a class token, if there is one, and of `grid` rows of as many patches, for `other` rows:
+    as the library resizes them when it loads a model for other images. ValueError if they are not of this form."""
+    before = len(positions) - grid * grid
+    if positions.ndim != 2 or before not in (0, 1):
+        raise ValueError("the positions are not those of patches and a class token")
+    table = positions[before:].T.unflatten(1, (grid, grid))[None]
+    table = interpolate(table, (other, other), mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([positions[:before], table[0].flatten(1).T.to(positions.dtype)])
+
+
 def _library(name: str) -> ModuleType:
     return library("open_clip", "open_clip", f"the encoder `open_clip:{name}`")
 
 
 def _made(name: str, image_size: int | None, pretrained: bool) -> Any:
     open_clip = _library(name)
-    called, _, tag = (name, "", "") if name.startswith("hf-hub:") or Path(name).is_dir() else name.partition("/")
+    called = _called(name)
+    tag = "" if ":" in called else name.partition("/")[2]
     help = "name `MODEL/WEIGHTS` of open_clip, a folder with `open_clip_config.json`, or `hf-hub:OWNER/NAME`"
     new = "`model.pretrained=false` begins with new weights"
     with loading(f"open_clip:{name}", "open_clip", help, new):
-        if pretrained and called == name and not _has_weights(name):
+        if pretrained and not tag and not _has_weights(name):
             raise ValueError(f"`{name}` names no weights: `open_clip:{name}/WEIGHTS`")
-        return open_clip.create_model(
-            f"local-dir:{name}" if Path(name).is_dir() else called,
-            pretrained=tag if pretrained and tag else None,
-            load_weights=pretrained,
-            force_custom_text=True,
-            force_image_size=image_size,
-            pretrained_text=False,
-            output_dict=False,
-        ).eval()
+        with _without_remarks():
+            return open_clip.create_model(
+                called,
+                pretrained=tag if pretrained and tag else None,
+                load_weights=pretrained,
+                force_custom_text=True,
+                force_image_size=image_size,
+                pretrained_text=False,
+                output_dict=False,
+                **({} if pretrained else _words_of_folder(name)),
+            ).eval()
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Without the library's warnings that a model begins with random weights: settings say so, or a checkpoint follows."""
+    logger = logging.getLogger()
+    logger.addFilter(_is_of_others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_of_others)
+
+
+def _is_of_others(record: logging.LogRecord) -> bool:
+    return "open_clip" not in record.pathname or record.levelno > logging.WARNING
+
+
+def _called(name: str) -> str:
+    """What the library calls the model that `NAME/WEIGHTS`, a folder or a name of the hub stands for."""
+    if Path(name).is_dir():
+        return f"local-dir:{name}"
+    return name if name.startswith("hf-hub:") else name.partition("/")[0]
+
+
+def _words_of_folder(name: str) -> dict[str, Any]:
+    """Of a folder that has the configuration of a text model of transformers: the text model is made of that, and not of
+    the one of the hub that the settings name."""
+    folder = Path(name)
+    if not (folder / _CONFIG).is_file() or not (folder / _WORDS_CONFIG).is_file():
+        return {}
+    words = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]
+    own = {**words, "hf_model_name": str(folder), "hf_model_pretrained": False}
+    return {"text_cfg": own} if "hf_model_name" in words else {}
 
 
 def _has_weights(name: str) -> bool:
@@ -197,10 +278,7 @@ def open_clip_tokenizer(name: str) -> Tokenizer:
     """
     open_clip = _library(name)
     with loading(f"open_clip:{name}", "open_clip"):
-        called = (
-            f"local-dir:{name}" if Path(name).is_dir() else name if name.startswith("hf-hub:") else name.partition("/")[0]
-        )
-        loaded = open_clip.get_tokenizer(called)
+        loaded = open_clip.get_tokenizer(_called(name))
         inner = getattr(loaded, "tokenizer", None)
         if inner is not None and getattr(inner, "is_fast", False):
             backend = Backend.from_str(inner.backend_tokenizer.to_str())

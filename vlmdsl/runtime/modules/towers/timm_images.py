@@ -28,6 +28,9 @@ from vlmdsl.runtime.values.image import Resampling
 
 __all__ = ["TimmEncoder"]
 
+_CONFIG = "config.json"
+_OF_WEIGHTS = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source")
+"""What a configuration of timm says of where weights are loaded from."""
 _FILTERS: tuple[Resampling, ...] = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 
 
@@ -54,6 +57,7 @@ class TimmEncoder(Encoder):
         super().__init__("Image", dimension, yields)
         called = f"timm:{name}"
         timm = library("timm", "timm", f"the encoder `{called}`")
+        self.name = name
         self.model: Any = _made(timm, name, image_size, pretrained)
         if any(isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d) for part in self.model.modules()):
             self.notes += ("has batch norms: in training, the features of a sample depend on the others in its process",)
@@ -81,6 +85,12 @@ class TimmEncoder(Encoder):
             tokens=None if self.token_projection is None else self.token_projection(tokens),
             states=tokens if "states" in self.yields else None,
         )
+
+    def settings_files(self) -> dict[str, bytes]:
+        called = f"timm:{self.name}"
+        with loading(called, "timm"):
+            own = _kept_config(library("timm", "timm", f"the encoder `{called}`"), self.name, self.model)
+            return {_CONFIG: json.dumps(own, indent=2).encode()}
 
     def _features(self, images: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """The pooled feature `[b, W]` and the patches `[b, P, V]`, before any projection of ours."""
@@ -126,9 +136,7 @@ def _made(timm: ModuleType, name: str, image_size: int | None, pretrained: bool)
     with loading(f"timm:{name}", "timm", help):
         if folder.is_dir() and pretrained and not (folder / "model.safetensors").is_file():
             raise FileNotFoundError("the folder has no model.safetensors")
-        if folder.is_dir() and not pretrained:
-            name = str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["architecture"])
-        elif folder.is_dir():
+        if folder.is_dir():
             name = f"local-dir:{folder}"
         size = {} if image_size is None else {"img_size": image_size}
         for options in ({**size, "dynamic_img_size": True}, size, {}):
@@ -140,6 +148,23 @@ def _made(timm: ModuleType, name: str, image_size: int | None, pretrained: bool)
             else:
                 return model.eval()
         raise AssertionError("a model without arguments was refused its arguments")
+
+
+def _kept_config(timm: ModuleType, name: str, model: Any) -> dict[str, Any]:
+    """The `config.json` from which timm makes the model called `name` again: its own of a folder; of a hub what was read of
+    it; else the name of the architecture, and how images are standardised."""
+    folder = Path(name)
+    if folder.is_dir():
+        own: dict[str, Any] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        return own
+    source, _, place = name.partition(":")
+    if source == "hf-hub":
+        form, architecture, arguments = timm.models.load_model_config_from_hf(place)
+    else:
+        form, arguments = model.pretrained_cfg, {}
+        architecture = form["architecture"]
+    kept = {key: value for key, value in form.items() if key not in _OF_WEIGHTS}
+    return {"architecture": architecture, "num_classes": 0, "model_args": arguments, "pretrained_cfg": kept}
 
 
 def _image_format(timm: ModuleType, called: str, model: nn.Module, image_size: int | None) -> ImageFormat:

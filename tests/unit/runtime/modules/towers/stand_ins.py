@@ -5,6 +5,9 @@ Both need torchvision at import, whose published builds do not fit every build o
 
 from __future__ import annotations
 
+import json
+import logging
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -47,6 +50,10 @@ class TimmTransformer(Blocks):
         return features[:, 0]
 
 
+HUB = "hf-hub:someone/small"
+"""The name of the one model that each library has on a hub."""
+
+
 class TimmConvolutions(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -62,8 +69,28 @@ class TimmConvolutions(nn.Module):
 
 def timm() -> ModuleType:
     module: Any = ModuleType("timm")
+    settings = {"input_size": (3, 32, 32), "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.2, 0.3), "crop_pct": 0.8}
+    module.of_hub = {**settings, "mean": (0.1, 0.2, 0.3), "hf_hub_id": "someone/small"}
+    """The standardisation of the model of the hub; None where there is no hub."""
+
+    def of_hub(place: str) -> tuple[dict[str, Any], str, dict[str, Any]]:
+        if module.of_hub is None:
+            raise OSError(f"the hub was asked for {place}")
+        return {**module.of_hub, "architecture": "transformer"}, "transformer", {}
 
     def create_model(name: str, *, pretrained: bool, num_classes: int, **options: Any) -> nn.Module:
+        own = {**settings, "architecture": name}
+        if name.startswith("hf-hub:"):
+            own, name, _ = of_hub(name.removeprefix("hf-hub:"))
+        elif name.startswith("local-dir:"):
+            assert not pretrained
+            config = json.loads((Path(name.removeprefix("local-dir:")) / "config.json").read_text())
+            own, name = config["pretrained_cfg"], config["architecture"]
+        model = of_architecture(name, **options)
+        model.pretrained_cfg = own
+        return model
+
+    def of_architecture(name: str, **options: Any) -> Any:
         if name == "convolutions":
             if options:
                 raise TypeError("unexpected keyword argument 'dynamic_img_size'")
@@ -72,19 +99,25 @@ def timm() -> ModuleType:
             raise RuntimeError(f"Unknown model ({name})")
         return TimmTransformer(options.get("img_size", 32), options.get("dynamic_img_size", False))
 
-    settings = {"input_size": (3, 32, 32), "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.2, 0.3), "crop_pct": 0.8}
     module.create_model = create_model
-    module.data = SimpleNamespace(resolve_model_data_config=lambda model: settings)
+    module.data = SimpleNamespace(resolve_model_data_config=lambda model: model.pretrained_cfg)
+    module.models = SimpleNamespace(load_model_config_from_hf=of_hub)
     return module
 
 
 class Visual(Blocks):
-    def __init__(self, side: int) -> None:
+    def __init__(self, side: int, standardised: dict[str, Any]) -> None:
         super().__init__(side, interpolates=False)
+        del self.pos_embed
+        self.positional_embedding = nn.Parameter(torch.randn((side // PATCH) ** 2 + 1, WIDTH))
         self.image_size, self.output_tokens = (side, side), False
-        self.preprocess_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "resize_mode": "shortest"}
+        self.preprocess_cfg = standardised
         self.transformer = SimpleNamespace(resblocks=self.blocks)
         self.proj = nn.Linear(WIDTH, 16, bias=False)
+
+    def tokens(self, images: Tensor) -> Tensor:
+        patches = self.patch_embed(images).flatten(2).transpose(1, 2)
+        return torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1) + self.positional_embedding
 
     def forward(self, images: Tensor) -> Any:
         states = self.blocks(self.tokens(images))
@@ -112,12 +145,27 @@ class Words(nn.Module):
 def open_clip() -> ModuleType:
     module: Any = ModuleType("open_clip")
 
+    usual = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "resize_mode": "shortest"}
+    module.of_hub = {"model_cfg": {"architecture": "small"}, "preprocess_cfg": {**usual, "mean": (0.1, 0.2, 0.3)}}
+    """What the hub has of its model; None where there is no hub."""
+
+    def settings_of(name: str) -> dict[str, Any]:
+        if name == "small":
+            return {"model_cfg": {"architecture": "small"}, "preprocess_cfg": usual}
+        own: dict[str, Any] | None = module.of_hub if name == HUB else None
+        if name.startswith("local-dir:"):
+            own = json.loads((Path(name.removeprefix("local-dir:")) / "open_clip_config.json").read_text())
+        if own is not None:
+            return own
+        raise RuntimeError(f"Model config for '{name}' not found")
+
     def create_model(name: str, **options: Any) -> nn.Module:
-        if name != "small":
-            raise RuntimeError(f"Model config for '{name}' not found")
+        own = settings_of(name)
+        assert own["model_cfg"]["architecture"] == "small"
         assert options["force_custom_text"]
+        logging.warning(f"No pretrained weights loaded for model '{name}'. Model initialized randomly.")
         whole: Any = nn.Module()
-        whole.visual, whole.text = Visual(options["force_image_size"] or 32), Words()
+        whole.visual, whole.text = Visual(options["force_image_size"] or 32, own["preprocess_cfg"]), Words()
         return whole  # type: ignore[no-any-return]
 
     alphabet = [chr(number) for number in range(ord("a"), ord("z") + 1)]
@@ -131,5 +179,6 @@ def open_clip() -> ModuleType:
         eot_token_id=encoder["<end_of_text>"],
     )
     module.create_model = create_model
-    module.get_tokenizer = lambda name: tokenizer
+    module.get_tokenizer = lambda name: settings_of(name) and tokenizer
+    module.get_model_config = lambda name: settings_of(name)["model_cfg"]
     return module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 import vlmdsl
 from unit.runtime.modules.towers import stand_ins
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.runtime.modules.towers import Encoder, build_encoder
+from vlmdsl.runtime.modules.towers import Encoder, build_encoder, open_clip_model
 from vlmdsl.runtime.tokenizer import load_tokenizer, train_tokenizer
 from vlmdsl.runtime.values import TextFormat
 
@@ -80,12 +81,32 @@ def test_other_sizes_are_declared_where_positions_are_interpolated() -> None:
     assert flexible.image_format is not None
     assert flexible.image_format.resizable
     assert flexible(images(flexible, side=40)).tokens.shape == (2, 25, 16)
-    fixed = build_encoder("open_clip:small", "Image", 16, ("tokens",), pretrained=False)
-    assert fixed.image_format is not None
-    assert not fixed.image_format.resizable
+    table = build_encoder("open_clip:small", "Image", 16, ("tokens",), pretrained=False)
+    assert table.image_format is not None
+    assert table.image_format.resizable
+    smaller = table(images(table, side=16)).tokens
+    assert smaller.shape == (2, 4, 16)
+    smaller.sum().backward()
+    positions: Any = table.model
+    assert bool(positions.positional_embedding.grad[1:].abs().sum() > 0)
     larger = build_encoder("open_clip:small", "Image", 16, ("tokens",), image_size=64, pretrained=False)
     assert larger.image_format is not None
     assert larger.image_format.size == 64
+
+
+def test_positions_of_other_sizes_are_resized_as_the_library_does_it() -> None:
+    """A constant table stays constant, a ramp a ramp, and the class token keeps its own."""
+    ramp = torch.arange(4.0).repeat_interleave(4)
+    table = torch.stack([torch.full((17,), 3.0), torch.cat([torch.tensor([9.0]), ramp])], dim=1)
+    resized = open_clip_model._interpolated(table, 4, 2)
+    assert resized.shape == (5, 2)
+    torch.testing.assert_close(resized[:, 0], torch.full((5,), 3.0))
+    assert resized[0, 1] == 9.0
+    grid = resized[1:, 1].view(2, 2)
+    torch.testing.assert_close(grid[:, 0], grid[:, 1])
+    torch.testing.assert_close(grid.mean(), torch.tensor(1.5))
+    with pytest.raises(ValueError, match="class token"):
+        open_clip_model._interpolated(table, 3, 2)
 
 
 def test_images_are_standardised_as_the_library_says() -> None:
@@ -133,4 +154,73 @@ def test_a_recipe_trains_with_towers_of_both(tmp_path: Path) -> None:
     }  # fmt: skip
     data = ["shapes:samples=32"]
     run = vlmdsl.train("flip", data=data, val=data, steps=2, settings=settings, out=tmp_path / "run")
+    assert vlmdsl.load(run.folder).encode_text(["a dog"]).shape == (1, 64)
+
+
+@pytest.mark.parametrize(
+    "name", ["timm:transformer", f"timm:{stand_ins.HUB}", "open_clip:small", f"open_clip:{stand_ins.HUB}"]
+)
+def test_a_tower_is_built_again_from_its_settings_alone(name: str, tmp_path: Path) -> None:
+    hub = stand_ins.HUB in name
+    first = build_encoder(name, "Image", 16, ("pooled",), image_size=64, pretrained=hub).eval()
+    for file, content in first.settings_files().items():
+        (tmp_path / file).write_bytes(content)
+    family, modules = name.partition(":")[0], sys.modules
+    modules[family].of_hub = None  # type: ignore[attr-defined]
+    again = build_encoder(f"{family}:{tmp_path}", "Image", 16, ("pooled",), image_size=64, pretrained=False).eval()
+    assert again.image_format == first.image_format
+    assert first.image_format is not None
+    assert (first.image_format.mean == (0.1, 0.2, 0.3)) == hub
+    again.load_state_dict(first.state_dict())
+    assert torch.equal(again(images(first)).pooled, first(images(first)).pooled)
+
+
+def test_a_run_with_towers_of_a_hub_is_used_and_resumed_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, object] = {
+        "train.batch": 8, "train.compile": False, "evaluation.limit": 8, "evaluation.neighbours": 0,
+        "model.image_encoder": f"timm:{stand_ins.HUB}", "model.text_encoder": f"open_clip:{stand_ins.HUB}",
+        "schedule.final": 1.0, "tracking.report": False,
+    }  # fmt: skip
+    data, out = ["shapes:samples=24"], tmp_path / "run"
+    vlmdsl.train("flip", data=data, val=data, steps=2, settings=settings, out=out)
+    features = vlmdsl.load(out).encode_text(["a dog"])
+    for name in ("timm", "open_clip"):
+        monkeypatch.setattr(sys.modules[name], "of_hub", None)
+    assert torch.equal(vlmdsl.load(out).encode_text(["a dog"]), features)
+    before = json.loads((out / "evaluation.json").read_text())["retrieval"]
+    own = vlmdsl.evaluate(out).evaluation["retrieval"]
+    assert own == before
+    assert own["image_to_text"]["untrained"]
+    other = vlmdsl.evaluate(out, data=["shapes:samples=24,seed=5"])
+    assert not other.evaluation["retrieval"]["image_to_text"].get("untrained")
+    assert "nothing is asked of a hub" in other.table
+    vlmdsl.train(resume=out, steps=4)
+    assert json.loads((out / "evaluation.json").read_text())["retrieval"]["image_to_text"]["untrained"]
+
+
+STAGED = """
+vlo 1
+
+recipe later_text(image: Image, text: Text)
+
+stage images {
+  minimize contrast(augment(image), augment(image))
+}
+
+stage both from images {
+  minimize contrast(image, text)
+}
+"""
+
+
+def test_the_towers_of_a_later_stage_are_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, object] = {
+        "train.batch": 8, "train.compile": False, "evaluation.limit": 8, "evaluation.neighbours": 0,
+        "model.image_encoder": f"timm:{stand_ins.HUB}", "model.text_encoder": f"open_clip:{stand_ins.HUB}",
+        "stages.images.train.steps": 1, "stages.both.train.steps": 1, "tracking.report": False,
+    }  # fmt: skip
+    recipe, data = tmp_path / "later_text.vlo", ["shapes:samples=24"]
+    recipe.write_text(STAGED)
+    run = vlmdsl.train(recipe, data=data, val=data, settings=settings, out=tmp_path / "run")
+    monkeypatch.setattr(sys.modules["open_clip"], "of_hub", None)
     assert vlmdsl.load(run.folder).encode_text(["a dog"]).shape == (1, 64)
