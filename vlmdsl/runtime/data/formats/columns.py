@@ -33,16 +33,19 @@ def load_pyarrow(what: str) -> ModuleType:
     return module
 
 
-def value_of(scalar: Callable[[], Any], limits: Limits) -> object:
-    """The value of one cell; of an image that is stored with its path the bytes, or the path where there are none.
+def value_of(scalar: Callable[[], Any], limits: Limits, named: Callable[[str], object] | None = None) -> object:
+    """The value of one cell; of an image that is stored with its path the bytes, or where there are none the path, or what
+    `named` reads of it.
 
     Raises `BadSample` for a cell that is too large or damaged.
     """
+    is_path = False
     try:
         cell = scalar()
         if hasattr(cell, "keys") and set(cell.keys()) == _PICTURE:
             content = cell["bytes"]
-            cell = content if content.is_valid else cell["path"]
+            is_path = not content.is_valid
+            cell = cell["path"] if is_path else content
         size = 0 if not cell.is_valid or not hasattr(cell, "as_buffer") else cell.as_buffer().size
         binary = hasattr(cell, "as_buffer") and "binary" in str(cell.type)
         if size > (limits.file_bytes if binary else LONGEST_DESCRIPTION):
@@ -53,7 +56,7 @@ def value_of(scalar: Callable[[], Any], limits: Limits) -> object:
     except Exception as fault:
         # pyarrow meets damaged files with ArrowInvalid, OSError, ValueError, UnicodeDecodeError: none may stop a run.
         raise BadSample("damaged column") from fault
-    return value
+    return named(value) if named is not None and is_path and isinstance(value, str) else value
 
 
 def class_names_in(metadata: object) -> tuple[str, ...] | None:

@@ -17,6 +17,7 @@ from vlmdsl.diagnostics.catalog.sources import NamedDataUnusable
 from vlmdsl.runtime.data.files import inside, well_formed
 from vlmdsl.runtime.data.formats.columnar import ArrowSource
 from vlmdsl.runtime.data.formats.columns import value_of
+from vlmdsl.runtime.data.formats.named_images import NamedImages
 from vlmdsl.runtime.data.formats.records import unreadable_table
 from vlmdsl.runtime.data.formats.rows import DataPath, RowSource
 from vlmdsl.runtime.data.left_out import shortened
@@ -25,7 +26,7 @@ from vlmdsl.runtime.data.source import JoinedSource, LazyColumns, Source
 from vlmdsl.source import Span
 from vlmdsl.source.regular_files import BadFile, read_regular
 
-__all__ = ["NamedData", "NamedDataSource", "is_saved", "load_datasets", "open_saved", "unusable"]
+__all__ = ["NamedData", "NamedDataSource", "files_of", "is_saved", "load_datasets", "open_saved", "unusable"]
 
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
 _PLACE = Span("<command line>", 0, 0)
@@ -76,14 +77,16 @@ class NamedDataSource(RowSource):
 
     def __init__(self, data: NamedData, limits: Limits = DEFAULT_LIMITS) -> None:
         datasets = load_datasets()
-        super().__init__(f"hf:{data.name}", None)
-        self.remarks = [f"{self.name}: its split `{data.split}` is read"]
-        self._limits = limits
         try:
             rows = datasets.load_dataset(data.name, data.config, split=data.split, revision=data.revision)
+            builder = datasets.load_dataset_builder(data.name, data.config, revision=data.revision)
         except Exception as fault:
             # The library raises its own, the hub's and pyarrow's errors; each means that there is no such data.
             raise unusable(data.name, fault) from fault
+        self._images = NamedImages(data.name, files_of(builder, data.split), limits)
+        super().__init__(f"hf:{data.name}", self._images.folder)
+        self.remarks = [f"{self.name}: its split `{data.split}` is read"]
+        self._limits = limits
         self._rows: Any = rows.with_format("arrow")
         self._stem = f"{data.name}:{data.split}"
         self.columns = tuple(sorted(rows.column_names))
@@ -100,7 +103,12 @@ class NamedDataSource(RowSource):
         return LazyColumns({}, {name: partial(self._value, index, name) for name in self.columns})
 
     def _value(self, index: int, name: str) -> object:
-        return value_of(lambda: self._rows[index].column(name)[0], self._limits)
+        return value_of(lambda: self._rows[index].column(name)[0], self._limits, self._images)
+
+
+def files_of(builder: Any, split: str) -> list[object]:
+    """The files of a split that the library builds a data set from: paths of this machine, or addresses on the hub."""
+    return list((builder.config.data_files or {}).get(split, ()))
 
 
 def load_datasets() -> ModuleType:

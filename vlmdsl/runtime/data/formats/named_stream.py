@@ -14,7 +14,8 @@ from typing import Any
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.data.fetched import cache_folder
 from vlmdsl.runtime.data.formats.columns import value_of
-from vlmdsl.runtime.data.formats.hugging_face import NamedData, load_datasets, unusable
+from vlmdsl.runtime.data.formats.hugging_face import NamedData, files_of, load_datasets, unusable
+from vlmdsl.runtime.data.formats.named_images import NamedImages
 from vlmdsl.runtime.data.formats.rows import RowSource
 from vlmdsl.runtime.data.limits import DEFAULT_LIMITS, Limits
 from vlmdsl.runtime.data.source import BadSample, LazyColumns, Source, probed_positions
@@ -61,6 +62,7 @@ class NamedDataStream:
         except Exception as fault:
             # The library raises its own, the hub's and pyarrow's errors; each means that there is no such data.
             raise unusable(data.name, fault) from fault
+        self._images = NamedImages(data.name, files_of(builder, data.split), limits)
         self.shards = int(self._rows.num_shards)
         self._fingerprint = _fingerprint(data, builder.config.data_files or {}, self.shards)
         self._held: dict[int, Row] = {}
@@ -75,7 +77,7 @@ class NamedDataStream:
         numbers = probed_positions(self.shards, _HEAD)
         rows = {place: row for shard in numbers for place, row in itertools.islice(self._read(shard), _HEAD_ROWS)}
         label = (self._rows.features or {}).get("label")
-        head = _Head(self, rows, tuple(getattr(label, "names", ())) or None, self._limits)
+        head = _Head(self, rows, tuple(getattr(label, "names", ())) or None)
         read = f"its split `{self._data.split}` is read as a stream of {self.shards:,} shards"
         covered = f"remarks on the samples cover the first {len(rows):,} rows of {len(numbers)} of them"
         head.remarks = [f"{self.name}: {read}; {covered}"]
@@ -91,12 +93,20 @@ class NamedDataStream:
         return f"{self._data.name}:{self._data.split}:{shard}/{row + 1}"
 
     def folder_of(self, index: int) -> str | None:
-        return None
+        return self._images.folder
 
     def __getitem__(self, index: int) -> Mapping[str, object]:
         if index not in self._held:
             raise BadSample("row of a stream that has passed")
-        return _columns_of(self._held[index], self._limits)
+        return self.columns_of(self._held[index])
+
+    def columns_of(self, row: Row) -> Mapping[str, object]:
+        """The values of a row, read on access."""
+        return LazyColumns({}, {name: partial(self._value, row, name) for name in row[0].column_names})
+
+    def _value(self, row: Row, name: str) -> object:
+        table, number = row
+        return value_of(lambda: table.column(name)[number], self._limits, self._images)
 
     def places(self, shard: int, start: int = 0) -> Iterator[int]:
         for place, row in self._read(shard, start):
@@ -163,12 +173,10 @@ class _KeysOfRows:
 class _Head(RowSource):
     """The first rows of some shards, held in memory."""
 
-    def __init__(
-        self, stream: NamedDataStream, rows: Mapping[int, Row], class_names: tuple[str, ...] | None, limits: Limits
-    ) -> None:
-        super().__init__(stream.name, None)
-        self._places, self._rows, self._limits = list(rows), list(rows.values()), limits
-        self._stream_key = stream.key
+    def __init__(self, stream: NamedDataStream, rows: Mapping[int, Row], class_names: tuple[str, ...] | None) -> None:
+        super().__init__(stream.name, stream.folder_of(0))
+        self._places, self._rows = list(rows), list(rows.values())
+        self._stream_key, self._columns_of = stream.key, stream.columns_of
         self.class_names = class_names
         self.columns = tuple(sorted({name for table, _ in self._rows for name in table.column_names}))
 
@@ -179,16 +187,7 @@ class _Head(RowSource):
         return self._stream_key(self._places[index])
 
     def _row(self, index: int) -> Mapping[str, object]:
-        return _columns_of(self._rows[index], self._limits)
-
-
-def _columns_of(row: Row, limits: Limits) -> Mapping[str, object]:
-    return LazyColumns({}, {name: partial(_value, row, name, limits) for name in row[0].column_names})
-
-
-def _value(row: Row, name: str, limits: Limits) -> object:
-    table, number = row
-    return value_of(lambda: table.column(name)[number], limits)
+        return self._columns_of(self._rows[index])
 
 
 def _fingerprint(data: NamedData, files: Mapping[Any, Any], shards: int) -> str:
