@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from vlmdsl.runtime.evaluation.named_objects import Objects, right_shares
 from vlmdsl.runtime.evaluation.retrieval import Example, Measures
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.model.applied import apply_modules
-from vlmdsl.runtime.modules.towers import Encoder
+from vlmdsl.runtime.modules.towers import Encoder, KeyValueCache
 from vlmdsl.runtime.values import (
     Batch,
     ImageBatch,
@@ -114,10 +115,14 @@ class _Context(NamedTuple):
     tokens: Tensor
     mask: Tensor | None
 
-    def of(self, samples: Tensor) -> dict[str, Tensor]:
-        """The arguments of a decoder, for these samples."""
-        arguments = {"context": self.tokens[samples]}
-        return arguments if self.mask is None else {**arguments, "context_mask": self.mask[samples]}
+    def of(self, samples: Tensor) -> _Context:
+        """The same for these samples."""
+        return _Context(self.tokens[samples], None if self.mask is None else self.mask[samples])
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of a decoder."""
+        return {"context": self.tokens} if self.mask is None else {"context": self.tokens, "context_mask": self.mask}
 
 
 @dataclass
@@ -282,7 +287,7 @@ def _context(model: VisionLanguageModel, batch: Batch, captioning: Captioning) -
 def _predicted(tower: Encoder, text: _Text, context: _Context | None, samples: Tensor) -> tuple[int, int]:
     """How many tokens are the most likely ones given those before them and the context of these samples, and of how many."""
     words = TextBatch(*(part[:, :-1] for part in text.whole))
-    states = _states(tower, words, text.prefix, context, samples)
+    states = _states(tower, words, text.prefix, None if context is None else context.of(samples))
     expected = next_ids(token_ids(text.whole, None), text.prefix)[:, : states.shape[1]]
     counted = expected >= 0
     assert tower.vocabulary_head is not None
@@ -290,10 +295,14 @@ def _predicted(tower: Encoder, text: _Text, context: _Context | None, samples: T
     return int((likeliest == expected[counted]).sum()), int(counted.sum())
 
 
-def _states(tower: Encoder, words: TextBatch, prefix: Prefix | None, context: _Context | None, samples: Tensor) -> Tensor:
-    arguments = {} if context is None else context.of(samples)
+def _states(
+    tower: Encoder, words: TextBatch, prefix: Prefix | None, context: _Context | None, cache: KeyValueCache | None = None
+) -> Tensor:
+    arguments = {} if context is None else context.arguments
     if prefix is not None:
         arguments["prefix"] = prefix.lengths
+    if cache is not None:
+        arguments["cache"] = cache
     states: Tensor = tower(words.ids, words.mask, **arguments).states
     return states
 
@@ -303,22 +312,34 @@ def _captions(tower: Encoder, text: _Text, context: _Context, chosen: Tensor, be
     form = tower.text_format
     assert isinstance(form, TextFormat)
     lengths = torch.ones_like(chosen) if text.prefix is None else text.prefix.lengths[chosen]
-    longest = int(lengths.max())
+    longest, most = int(lengths.max()), text.whole.ids.shape[1]
     mask = torch.arange(longest, device=chosen.device) < lengths[:, None]
     first = TextBatch(text.whole.ids[chosen, :longest], mask)
+    cache = KeyValueCache(longest + most) if tower.takes_cache else None
+    context = context.of(chosen)
 
     def following(texts: TextBatch, samples: Tensor) -> Tensor:
         prefix = None if text.prefix is None else Prefix(lengths[samples])
-        states = _states(tower, texts, prefix, context, chosen[samples])
+        states = _states(tower, texts, prefix, context.of(samples) if cache is None else context, cache)
         last = states[torch.arange(len(states), device=states.device), texts.mask.sum(dim=1) - 1]
         assert tower.vocabulary_head is not None
         logits: Tensor = tower.vocabulary_head(last)
         return logits
 
-    most = text.whole.ids.shape[1]
     size = form.tokenizer.vocabulary_size
-    tokens = write(following, first, end=form.tokenizer.end, longest=most, beams=beams, size=size).tokens
+    with _as_written(tower):
+        tokens = write(following, first, end=form.tokenizer.end, longest=most, beams=beams, size=size, cache=cache).tokens
     return [form.tokenizer.decode(written) for written in tokens]
+
+
+@contextmanager
+def _as_written(tower: Encoder) -> Iterator[None]:
+    """Inside, a compiled tower runs without its graphs: every token would be another size, and another graph."""
+    if tower._compiled_call_impl is None:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def _decoded(tower: Encoder, texts: TextBatch) -> list[str]:

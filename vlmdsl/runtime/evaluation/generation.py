@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vlmdsl.runtime.modules.towers import KeyValueCache
 from vlmdsl.runtime.values import TextBatch
 
 __all__ = ["Written", "write"]
@@ -25,13 +26,22 @@ class Written(NamedTuple):
 
 
 def write(
-    following: NextLogits, first: TextBatch, *, end: int | None, longest: int, beams: int = 1, size: int | None = None
+    following: NextLogits,
+    first: TextBatch,
+    *,
+    end: int | None,
+    longest: int,
+    beams: int = 1,
+    size: int | None = None,
+    cache: KeyValueCache | None = None,
 ) -> Written:
     """The continuation of each of the texts `first [b, L]` that a beam search with this many `beams` prefers.
 
     With one beam each token is the most likely one (greedy). Of several finished texts the one with the largest mean
     log-probability per token is taken. Writing stops at the `end` mark, or where a text has `longest` tokens, its first ones
-    included. `size` is the number of tokens that there are, where the logits have more. ValueError for an empty text.
+    included. `size` is the number of tokens that there are, where the logits have more. With a `cache` of a decoder,
+    `following` is first given the texts and then their new tokens only, none of a finished text, and is to put them there;
+    the beams of a sample come one after the other. ValueError for an empty text.
 
     >>> def after(texts, samples):  # the next number, up to 3
     ...     last = texts.ids.gather(1, texts.mask.sum(dim=1, keepdim=True) - 1)[:, 0]
@@ -47,7 +57,9 @@ def write(
     for _ in range(longest - int(lengths.min())):
         if search.finished:
             break
-        logits = following(search.texts, search.samples)[:, :size]
+        if cache is not None:
+            cache.reorder(search.origins)
+        logits = following(search.texts if cache is None else search.new, search.samples)[:, :size]
         search.extend(logits.float().log_softmax(dim=1))
     return search.best(lengths)
 
@@ -64,6 +76,10 @@ class _Beams:
         self._lengths = first.mask.sum(dim=1).repeat_interleave(beams)
         self.samples = torch.arange(count, device=ids.device).repeat_interleave(beams)
         self._done = self._lengths >= longest
+        self.origins = torch.arange(len(ids), device=ids.device)
+        """Of each text the number of the one that it continues."""
+        self.new = self.texts
+        """The last tokens of the texts, which were not there before."""
         # At first all beams of a sample are the same text, of which only one counts.
         scores = ids.new_full((count, beams), -torch.inf, dtype=torch.float32)
         scores[:, 0] = 0.0
@@ -90,11 +106,12 @@ class _Beams:
         total = (self._scores[:, None] + chances).view(-1, self.beams * vocabulary)
         best, places = total.topk(self.beams, dim=1)
         offset = torch.arange(len(total), device=places.device)[:, None] * self.beams
-        origins = (places // vocabulary + offset).flatten()
+        self.origins = (places // vocabulary + offset).flatten()
         tokens, self._scores = (places % vocabulary).flatten(), best.flatten()
-        self._ids, self._lengths, done = self._ids[origins], self._lengths[origins], self._done[origins]
+        self._ids, self._lengths, done = (part[self.origins] for part in (self._ids, self._lengths, self._done))
         ended = tokens == self.end if self.end is not None else torch.zeros_like(done)
         grows = ~done & ~ended
+        self.new = TextBatch(tokens[:, None] * grows[:, None], grows[:, None])
         rows = torch.arange(len(tokens), device=tokens.device)
         places_to_write = self._lengths.clamp(max=self._ids.shape[1] - 1)
         own = self._ids[rows, places_to_write]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vlmdsl.ir.modules import TextDecoderSettings
 from vlmdsl.runtime.modules.decoders import TextDecoder
 from vlmdsl.runtime.modules.towers.contract import EncodedFeatures, Encoder
+from vlmdsl.runtime.modules.towers.key_value_cache import KeyValueCache
 
 __all__ = ["TextDecoderTower"]
 
@@ -26,7 +27,7 @@ class TextDecoderTower(Encoder):
     torch.Size([2, 5, 16])
     """
 
-    causal = True
+    causal, takes_cache = True, True
 
     def __init__(
         self,
@@ -65,12 +66,14 @@ class TextDecoderTower(Encoder):
         context_mask: Tensor | None = None,
         prefix: Tensor | None = None,
         parallel: Tensor | None = None,
+        cache: KeyValueCache | None = None,
     ) -> EncodedFeatures:
         """Features of texts `values [b, L]`; the other arguments are those of `TextDecoder`. Without a context only what
-        does not depend on one means what it does in training."""
-        output = self.decoder(values, mask, context, context_mask, prefix=prefix, parallel=parallel)
+        does not depend on one means what it does in training; with a `cache` there are no pooled features."""
+        output = self.decoder(values, mask, context, context_mask, prefix=prefix, parallel=parallel, cache=cache)
+        pooled = None if self.pooled_projection is None or cache is not None else self.pooled_projection(output.pooled)
         return EncodedFeatures(
-            pooled=None if self.pooled_projection is None else self.pooled_projection(output.pooled),
+            pooled=pooled,
             tokens=None if self.token_projection is None else self.token_projection(output.tokens),
             mask=mask,
             states=output.tokens if self.yields & {"vocabulary", "states"} else None,

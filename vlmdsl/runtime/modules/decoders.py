@@ -19,6 +19,7 @@ from vlmdsl.runtime.modules.sequences import (
     without_padding,
 )
 from vlmdsl.runtime.modules.towers.blocks import Transformer
+from vlmdsl.runtime.modules.towers.key_value_cache import KeyValueCache
 from vlmdsl.runtime.modules.towers.vit import sine_positions
 
 __all__ = ["PixelDecoder", "TextDecoder", "restored"]
@@ -118,6 +119,7 @@ class TextDecoder(nn.Module):
         prefix: Tensor | None = None,
         parallel: Tensor | None = None,
         blocks: tuple[float, float] = (0.0, 1.0),
+        cache: KeyValueCache | None = None,
     ) -> SequenceFeatures:
         """States of texts through a share of the `blocks`; from the first on of token ids `[b, L]`, else of the states
         `[b, L, W]` that the blocks before gave.
@@ -126,7 +128,16 @@ class TextDecoder(nn.Module):
         before it, those of the `prefix [b]` and itself, and without `causal` all of the text. Where `parallel [b]` is true
         all L tokens of a text are hidden, padding like any other, and see one another: its length is hidden too. The norm
         that ends the stack is in its last block's states only.
+
+        With a `cache` the texts `[n, L]` come after the tokens of earlier calls, the first of which has the whole prefix.
+        All blocks run, and no class token collects the text. Texts of one context come one after the other: `n` is a
+        multiple of `b`.
         """
+        places = None
+        if cache is not None:
+            if parallel is not None or not causal or blocks != (0.0, 1.0):
+                raise ValueError("a cache is for all blocks of a causal decoder, which predicts one token after the other")
+            places = cache.extend(torch.ones_like(values, dtype=torch.bool) if mask is None else mask)
         if parallel is not None:
             length = values.shape[1]
             whole = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device) if mask is None else mask
@@ -137,33 +148,42 @@ class TextDecoder(nn.Module):
         part = block_range(self.settings.depth, blocks)
         alone = range(part.start, min(part.stop, self.cross_from))
         informed = range(max(part.start, self.cross_from), part.stop)
-        x, pooled = without_padding(values if part.start else self._embedded(values, parallel), mask), None
+        x, pooled = without_padding(values if part.start else self._embedded(values, parallel, places), mask), None
         if alone:
-            x, pooled = self._alone(x, mask, alone, causal, prefix)
+            x, pooled = self._alone(x, mask, alone, causal, prefix, cache)
         if informed:
             if context is not None:
                 context, context_mask = prepared_context(context, context_mask)
-            attended, kernel = attention_rule(x.shape[1], mask, causal=causal, prefix=prefix, device=x.device)
-            x = self.transformer(x, attended, kernel, context, context_mask, informed.start, informed.stop)
+            attended, kernel = attention_rule(x.shape[1], mask, causal=causal, prefix=prefix, cache=cache, device=x.device)
+            x = self.transformer(x, attended, kernel, context, context_mask, informed.start, informed.stop, cache)
         return SequenceFeatures(x, mask, pooled)
 
     def _alone(
-        self, x: Tensor, mask: Tensor | None, part: range, causal: bool, prefix: Tensor | None
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        part: range,
+        causal: bool,
+        prefix: Tensor | None,
+        cache: KeyValueCache | None,
     ) -> tuple[Tensor, Tensor | None]:
-        """The states of the blocks that see no image, and that of the class token."""
-        length, collects = x.shape[1], self.class_token is not None
-        if self.class_token is not None:
+        """The states of the blocks that see no image, and that of the class token, which no other token sees."""
+        length, collects = x.shape[1], self.class_token is not None and cache is None
+        if self.class_token is not None and collects:
             if part != range(self.cross_from):
                 raise ValueError(
                     "the class token collects the text in all blocks that do not see the image: run them at once"
                 )
             x, mask = with_token(x, self.class_token, mask)
-        attended, kernel = attention_rule(x.shape[1], mask, causal=causal, prefix=prefix, appended=collects, device=x.device)
-        x = self.transformer(x, attended, kernel, first=part.start, last=part.stop)
-        return x[:, :length], None if self.class_norm is None else self.class_norm(x[:, length])
+        attended, kernel = attention_rule(
+            x.shape[1], mask, causal=causal, prefix=prefix, appended=collects, cache=cache, device=x.device
+        )
+        x = self.transformer(x, attended, kernel, first=part.start, last=part.stop, cache=cache)
+        return x[:, :length], self.class_norm(x[:, length]) if self.class_norm is not None and collects else None
 
-    def _embedded(self, ids: Tensor, parallel: Tensor | None) -> Tensor:
-        length, longest = ids.shape[1], len(self.positions)
+    def _embedded(self, ids: Tensor, parallel: Tensor | None, places: Tensor | None) -> Tensor:
+        """Words and their positions: the `places [b, L]` in the texts, or else from the first one on."""
+        length, longest = ids.shape[1] if places is None else int(places.max()) + 1, len(self.positions)
         if length > longest:
             raise ValueError(f"texts of {length} tokens; this decoder takes at most {longest}")
         words = self.embedding(ids)
@@ -171,4 +191,4 @@ class TextDecoder(nn.Module):
             if self.mask_token is None:
                 raise ValueError("this decoder was built without parallel prediction: it has no mask token")
             words = torch.where(parallel[:, None, None], self.mask_token.to(words.dtype), words)
-        return words + self.positions[:length]
+        return words + (self.positions[:length] if places is None else self.positions[places])

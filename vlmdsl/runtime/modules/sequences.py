@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmdsl.runtime.modules.towers.blocks import Attention
+from vlmdsl.runtime.modules.towers.key_value_cache import KeyValueCache
 from vlmdsl.runtime.modules.towers.text import never_empty
 
 __all__ = [
@@ -99,12 +100,19 @@ def attention_rule(
     causal: bool,
     prefix: Tensor | None = None,
     appended: bool = False,
+    cache: KeyValueCache | None = None,
     device: torch.device,
 ) -> tuple[Tensor | None, bool]:
     """What `Transformer` takes for `attention_mask`: a mask, or that its kernel is to be causal.
 
-    Padding comes last, so a causal token sees none; but one that is `appended` behind it would.
+    Padding comes last, so a causal token sees none; but one that is `appended` behind it would. Those that a `cache` has of
+    earlier calls are seen by all tokens of this one.
     """
+    if cache is not None and cache.earlier is not None:
+        own = attention_mask(length, mask, causal=True, device=device)
+        assert own is not None
+        earlier = cache.earlier[:, None].expand(-1, length, -1)
+        return torch.cat([earlier, own.expand(len(earlier), -1, -1)], dim=2), False
     if causal and prefix is None and (mask is None or not appended):
         return None, True
     return attention_mask(length, mask, causal=causal, prefix=prefix, device=device), False

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vlmdsl.ir.modules import PixelDecoderSettings, TextDecoderSettings
 from vlmdsl.runtime.modules import PixelDecoder, SequenceFeatures, TextDecoder
+from vlmdsl.runtime.modules.towers import KeyValueCache
 from vlmdsl.runtime.values import KeptPatches
 
 PATCHES, KEPT, STATES, WORDS, LENGTH, CONTEXT = 9, 4, 6, 20, 6, 10
@@ -185,6 +186,66 @@ def test_the_pooled_text_is_half_way_and_sees_no_image() -> None:
     other = decoder(**arguments | {"context": arguments["context"] * 2})
     assert torch.equal(other.pooled, whole.pooled)
     assert not torch.isclose(other.tokens, whole.tokens).all(dim=-1).any()
+
+
+@every_decoder
+@pytest.mark.parametrize("prefix", [None, [2, 3, 1]])
+def test_a_cache_continues_texts_where_each_ends(cross_from: float, class_token: bool, prefix: list[int] | None) -> None:
+    """First tokens of several lengths, then tokens two at a time, with padding between them; two texts of each context."""
+    decoder, arguments = spread(text_decoder(cross_from, class_token)).eval(), texts()
+    context = {name: arguments[name] for name in ("context", "context_mask")}
+    values = torch.randint(WORDS, (6, LENGTH), generator=torch.Generator().manual_seed(2))
+    starts, ends = torch.tensor([3, 2, 4, 3, 1, 2]), torch.tensor([5, 6, 6, 4, 5, 4])
+    options = {} if prefix is None else {"prefix": torch.tensor(prefix).repeat_interleave(2).minimum(starts)}
+    order, cache, states = torch.arange(LENGTH), KeyValueCache(10), []
+    with torch.no_grad():
+        twice = {name: part.repeat_interleave(2, dim=0) for name, part in context.items()}
+        whole = decoder(values, order < ends[:, None], **twice, **options).tokens
+        for first, last in ((0 * starts, starts), (starts, (starts + 2).minimum(ends)), ((starts + 2).minimum(ends), ends)):
+            places = first[:, None] + torch.arange(int((last - first).max()))
+            mask = places < last[:, None]
+            read = decoder(values.gather(1, places.clamp(max=LENGTH - 1)), mask, **context, **options, cache=cache)
+            assert read.pooled is None
+            states.append((places, mask, read.tokens))
+    for places, mask, tokens in states:
+        rows = torch.arange(6)[:, None].expand_as(places)
+        assert_close([tokens[mask]], [whole[rows[mask], places[mask]]])
+
+
+def test_a_cache_is_reordered_with_the_texts() -> None:
+    decoder, ids = spread(text_decoder(0.0, class_token=False)), torch.tensor([[1, 2], [3, 4], [5, 6]])
+    context, origins, further = texts()["context"][:1], torch.tensor([2, 2, 0]), torch.tensor([[7], [8], [9]])
+    cache = KeyValueCache(3)
+    with torch.no_grad():
+        decoder(ids, context=context, cache=cache)
+        cache.reorder(origins)
+        after = decoder(further, context=context, cache=cache).tokens
+        whole = decoder(torch.cat([ids[origins], further], dim=1), context=context.expand(3, -1, -1)).tokens
+    assert_close([after[:, 0]], [whole[:, 2]])
+
+
+def test_a_cache_computes_keys_and_values_of_a_context_once() -> None:
+    decoder, cache, context = text_decoder(0.0, class_token=False), KeyValueCache(LENGTH), texts()["context"].float()
+    calls: list[int] = []
+    for block in decoder.transformer.blocks:
+        block.cross_attention.key_value.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        for token in texts()["values"].split(1, dim=1):
+            decoder(token, context=context, cache=cache)
+    assert len(calls) == len(decoder.transformer.blocks)
+
+
+def test_what_a_cache_is_not_for() -> None:
+    decoder, ids = text_decoder(0.0, class_token=False), texts()["values"]
+    for options in ({"causal": False}, {"blocks": (0.0, 0.5)}, {"parallel": torch.ones(3, dtype=torch.bool)}):
+        with pytest.raises(ValueError, match="causal decoder"):
+            decoder(ids, cache=KeyValueCache(9), **options)
+    with pytest.raises(ValueError, match="a cache for 5 tokens is to take 6"):
+        decoder(ids, cache=KeyValueCache(5))
+    cache = KeyValueCache(20)
+    decoder(ids, cache=cache)
+    with pytest.raises(ValueError, match="at most 8"):
+        decoder(ids, cache=cache)
 
 
 def test_without_an_image_it_is_a_language_model() -> None:

@@ -4,6 +4,7 @@ from vlmdsl.runtime.modules.towers.build import Request, build_encoder, encoder_
 from vlmdsl.runtime.modules.towers.codes import CodebookTower
 from vlmdsl.runtime.modules.towers.contract import LONGEST_USUAL_TEXT, EncodedFeatures, Encoder, Kind, usual_text_length
 from vlmdsl.runtime.modules.towers.groupvit import GroupingConfig, GroupingTransformer
+from vlmdsl.runtime.modules.towers.key_value_cache import KeyValueCache
 from vlmdsl.runtime.modules.towers.names import folder_of, is_pretrained
 from vlmdsl.runtime.modules.towers.shared import SharedConfig, SharedTransformer
 from vlmdsl.runtime.modules.towers.text import TextConfig, TextTransformer
@@ -16,6 +17,7 @@ __all__ = [
     "Encoder",
     "GroupingConfig",
     "GroupingTransformer",
+    "KeyValueCache",
     "Kind",
     "Request",
     "SharedConfig",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+
+from vlmdsl.runtime.modules.towers.key_value_cache import KeyValueCache
 
 __all__ = ["Attention", "Block", "FeedForward", "Transformer", "initialise", "keep_tokens"]
 
@@ -24,17 +27,34 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(context_width or width, 2 * width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
         """`x [b, L, W]`; `mask`, true = may be attended to, is `[b, K]` for every query alike or `[b, L, K]`.
 
-        `causal` lets position i see positions up to i; it excludes a mask, as the kernels do.
+        `causal` lets position i see positions up to i; it excludes a mask, as the kernels do. With a `cache` attention is to
+        the tokens of earlier calls too, and to the context of the first call.
         """
         query = self._split(self.query(x))
-        key, value = (self._split(part) for part in self.key_value(x if context is None else context).chunk(2, dim=-1))
+        if cache is None:
+            key, value = self._keys_and_values(x if context is None else context)
+        elif context is None:
+            key, value = cache.of_tokens(self, *self._keys_and_values(x))
+        else:
+            key, value = cache.of_context(self, partial(self._keys_and_values, context))
         if mask is not None:
             mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
         attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
         return self.output(attended.transpose(1, 2).flatten(2))
+
+    def _keys_and_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        key, value = self.key_value(tokens).chunk(2, dim=-1)
+        return self._split(key), self._split(value)
 
     def _split(self, x: Tensor) -> Tensor:
         """`[b, L, W]` to `[b, heads, L, W / heads]`."""
@@ -79,21 +99,31 @@ class Block(nn.Module):
         causal: bool = False,
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
+        cache: KeyValueCache | None = None,
     ) -> Tensor:
-        arguments = x, mask, causal, context, context_mask
+        arguments = x, mask, causal, context, context_mask, cache
         if self.recompute and torch.is_grad_enabled():
             output: Tensor = checkpoint(self._added, *arguments, use_reentrant=False)
             return output
         return self._added(*arguments)
 
     def _added(
-        self, x: Tensor, mask: Tensor | None, causal: bool, context: Tensor | None, context_mask: Tensor | None
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+        context: Tensor | None,
+        context_mask: Tensor | None,
+        cache: KeyValueCache | None,
     ) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), mask=mask, causal=causal)
+        x = x + self.attention(self.attention_norm(x), mask=mask, causal=causal, cache=cache)
         if context is not None:
             if self.cross_attention is None or self.cross_norm is None:
                 raise ValueError("this block was built without cross-attention, but got a context")
-            attended = self.cross_attention(self.cross_norm(x), context, context_mask)
+            queries = self.cross_norm(x)
+            if cache is not None:  # the texts of one context attend to it together, as one longer text would
+                queries = queries.reshape(len(context), -1, queries.shape[-1])
+            attended = self.cross_attention(queries, context, context_mask, cache=cache).view_as(x)
             x = x + (attended if self.cross_gate is None else self.cross_gate * attended)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
@@ -128,11 +158,12 @@ class Transformer(nn.Module):
         context_mask: Tensor | None = None,
         first: int = 0,
         last: int | None = None,
+        cache: KeyValueCache | None = None,
     ) -> Tensor:
         """`x` through the blocks from number `first` to before number `last`; the norm follows the last block of all
-        only."""
+        only. With a `cache` the tokens `x` come after those of earlier calls."""
         for block in self.blocks[first:last]:
-            x = block(x, mask, causal, context, context_mask)
+            x = block(x, mask, causal, context, context_mask, cache)
         return self.norm(x) if last is None or last == len(self.blocks) else x
 
 

@@ -76,6 +76,9 @@ class Encoder(nn.Module):
     causal: bool = False
     """Whether the state of a token of a text encoder depends on no token after it, so that the next one can be predicted
     from it."""
+    takes_cache: bool = False
+    """Whether a text decoder takes a `cache` (`KeyValueCache`) with the tokens of earlier calls. Without it each token that
+    is written takes a pass over the whole text."""
     tied_vocabulary: bool = False
     """Whether the linear map to the vocabulary has the weight of the token embedding; see `tie_vocabulary`."""
     groups: int | None = None
