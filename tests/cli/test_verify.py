@@ -31,6 +31,28 @@ def test_all_flows_of_a_recipe_are_the_same_on_two_processes_and_in_chunks(run: 
     assert 0 < max(own["largest"] for own in verification["differences"]) < 1e-9
 
 
+UNTRAINED = """encoder fusion = fuse(depth=1, heads=4)
+encoder p = project(vision, out=8)
+encoder q = project(language, out=8)
+encoder other = separate(vision, name="other")
+let sure = exp(stop(score(other(image), text) / learned(2, name="doubt")))
+let wrong = mine(similarity(p(image), q(text)) / 0.1, along="rows")
+let sides = augment(image, n=2)
+minimize contrast(sides[0], sides[1], weight=sure) + matched(text | image, take(text, wrong) | image)
+"""
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_what_no_gradient_reaches_stops_no_process(run: Run) -> None:
+    """DDP would wait for the gradients of a tower, heads, a learned number, and of what a tower has for pooled features."""
+    result = run("verify", "-e", UNTRAINED, "--micro", "2", *DATA, "--json")
+    assert result.code == 0, result
+    verification = json.loads(result.stdout)
+    assert {own["row"] for own in verification["differences"]} >= {"loss", "gradients", "weights"}
+    assert max(own["largest"] for own in verification["differences"]) < 1e-9
+
+
 def differing(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
     """Makes micro-batches leave something else than the whole batch."""
     original = module._share

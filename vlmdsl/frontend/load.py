@@ -11,18 +11,20 @@ from typing import NamedTuple
 from vlmdsl.diagnostics import Diagnostic, limited
 from vlmdsl.diagnostics.catalog.meaning import NothingToLearn, TooLarge, TowerOfTwoKinds, UnusedField, ZeroTerm
 from vlmdsl.diagnostics.catalog.names import InputNameTwice, NothingMinimized, Recursion, UnknownBatchPolicy
+from vlmdsl.diagnostics.catalog.values import BadValue
 from vlmdsl.diagnostics.suggest import suggestion
 from vlmdsl.frontend.elaborate import Elaborator
 from vlmdsl.frontend.finish import finish
-from vlmdsl.frontend.gradients import teaches, zeros
+from vlmdsl.frontend.gradients import check_trained, teaches, zeros
 from vlmdsl.frontend.modules import Loaded, Loader
 from vlmdsl.frontend.names import free_names
 from vlmdsl.frontend.scope import FileScope
 from vlmdsl.frontend.session import EnoughError, Session
 from vlmdsl.frontend.signature import bind_signature, chosen_values, field_node
 from vlmdsl.frontend.stages import Block, check_fields, check_numbers, check_unused, check_written, stages_of
-from vlmdsl.ir import BATCH_POLICIES, MIXED, Node, Program, Stage, encoder_of, inputs
+from vlmdsl.ir import BATCH_POLICIES, MIXED, Node, Program, Stage, encoder_of, inputs, walk
 from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir.operations.modules import OWN
 from vlmdsl.ir.operations.scalars import SCALAR
 from vlmdsl.primitives.default_encoders import DEFAULT_ENCODERS
 from vlmdsl.primitives.values import NumberValue, StringValue, Value
@@ -109,7 +111,14 @@ def _elaborate(session: Session, loaded: Loaded, loader: Loader, knobs: Mapping[
     _report_unused_fields(session, header, used)
     _report_towers(session, [program for _, program in programs], loaded.module.span)
     stages = stages_of(programs)
-    faults = (check_numbers(programs), check_unused(loaded.module, stages), check_written(stages, loaded.module.span))
+    place = loaded.module.span
+    idle = any(fault.code == NothingToLearn.code for fault in session.diagnostics)
+    faults = (
+        check_numbers(programs),
+        check_unused(loaded.module, stages),
+        check_written(stages, place),
+        () if idle else check_trained([program for _, program in programs], place),
+    )
     for fault in chain.from_iterable(faults):
         session.report(fault)
     return stages
@@ -149,6 +158,7 @@ def _program(session: Session, block: Block, loaded: Loaded, loader: Loader, kno
     )
     _report_nothing_to_learn(session, program, minimize)
     _report_names_of_inputs(session, program, header, minimize.span)
+    _report_unread_swaps(session, program, minimize.span)
     return program
 
 
@@ -217,6 +227,17 @@ def _report_names_of_inputs(session: Session, program: Program, header: Recipe |
     names = Counter(spec.name for spec in inputs(program))
     for name in (name for name, count in names.items() if count > 1):
         session.report(InputNameTwice.at(places.get(name, span), name=name))
+
+
+def _report_unread_swaps(session: Session, program: Program, span: Span) -> None:
+    """V0405 for `matches` of a swapped text that no tower reads: which texts are swapped is part of the text of a batch."""
+    read = set(walk(node for node in program.nodes() if node.operation is ENCODE))
+    for node in program.nodes():
+        if node.operation is OWN and node.inputs[0] not in read:
+            place = next(iter(program.graph.spans_of(node)), span)
+            reason = "no tower reads this text"
+            help = "name the text, `let caption = swap(text)`, and use it in both places"
+            session.report(BadValue.at(place, help=(help,), argument="text", function="matches", reason=reason))
 
 
 def _report_towers(session: Session, programs: Iterable[Program], span: Span) -> None:

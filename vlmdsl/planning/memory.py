@@ -6,7 +6,7 @@ so that features that are not inputs themselves (unit vectors, mixed ones) are k
 
 from __future__ import annotations
 
-from vlmdsl.ir import Node, Program, encoder_of, learns, module_outputs
+from vlmdsl.ir import Node, Program, encoder_of, learns, module_outputs, reached
 from vlmdsl.ir.operations.encoding import DISTRIBUTION, ENCODE, POOLED, TOKENS, VOCABULARY
 from vlmdsl.ir.operations.modules import PIXELS, RECONSTRUCT, STATES, use_of
 from vlmdsl.planning.linear import losses_of_logits, predictions, tokens_at_once
@@ -40,7 +40,7 @@ def gradients_of_inputs(program: Program, workload: Workload, chunked: frozenset
     """Bytes of the gradients of the inputs: features, logits, and pixels of decoders; for `chunked` token losses states and
     weight instead of logits."""
     samples = workload.batch // workload.world
-    read = [node for node in _differentiated(program) if node.operation in (POOLED, TOKENS)]
+    read = [node for node in reached(term.node for term in program.terms) if node.operation in (POOLED, TOKENS)]
     features = sum(
         _size(node, workload, samples)
         for node in read
@@ -108,14 +108,3 @@ def _read_outputs(program: Program, workload: Workload) -> dict[tuple[Node, str]
         elif node.operation is VOCABULARY:
             outputs[node.inputs[0], STATES] = workload.text_tokens
     return outputs
-
-
-def _differentiated(program: Program) -> dict[Node, None]:
-    """The nodes that gradients of the losses reach."""
-    stack, reached = [term.node for term in program.terms], dict[Node, None]()
-    while stack:
-        node = stack.pop()
-        if node not in reached and not node.operation.stops_gradient:
-            reached[node] = None
-            stack.extend(node.operands)
-    return reached

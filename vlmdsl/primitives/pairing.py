@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pydantic import Field
 
-from vlmdsl.ir import Head, Module, Node, Use, root_field
-from vlmdsl.ir.operations.modules import APPLY, use_of
+from vlmdsl.ir import Head, Module, Node, Use, root_field, walk
+from vlmdsl.ir.operations.modules import APPLY, OWN, use_of
 from vlmdsl.ir.operations.views import FIELD, SWAP
 from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.registry import register
@@ -81,8 +81,18 @@ def _matching(builder: Builder, subjects: Mapping[str, Value], parameters: Param
     if not isinstance(pairs, Node) or pairs.operation is not APPLY or pairs.type != EncodedType("Text"):
         raise wrong_type(builder, "pairs", "matching", pairs, "a text given an image, `text | image`")
     assert isinstance(truth, Node)
+    swapped, said = _swaps([pairs]), _swaps(node for node in walk([truth]) if node.operation is OWN)
+    if swapped != said:
+        reason = "it does not say which texts of the pairs are swapped"
+        help = ("name the text, `let caption = swap(text)`, and write `matching(caption | image, matches(caption))`",)
+        raise bad_value(builder, "truth", "matching", reason, *help)
     head = Module(_MATCHING.name, "head", _MATCHING, on=use_of(pairs).module)
     return builder.add("matching", builder.add("apply", builder.add("pooled", pairs), use=Use(head)), truth)
+
+
+def _swaps(nodes: Iterable[Node]) -> set[Node]:
+    """The swapped texts below nodes."""
+    return {node for node in walk(nodes) if node.operation is SWAP}
 
 
 register(

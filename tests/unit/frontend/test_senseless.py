@@ -118,6 +118,95 @@ def test_a_term_that_a_hyper_parameter_switches_off_is_not_reported() -> None:
     assert codes(recipe.format(1, "0 * share")) == ["V0502"]
 
 
+HEADS = "encoder p = project(vision, out=8)\nencoder q = project(language, out=8)\n"
+MINED = """let wrong = mine(similarity(p(image), q(text)) / 0.1, along="rows")
+minimize matched(text | image, take(text, wrong) | image)
+"""
+QUEUED = """let kept = queue(stop(p(image)), size=9)
+let every = unite(similarity(q(text), stop(p(image))), similarity(q(text), kept))
+minimize mean(cross_entropy(every, targets=paired, along="rows"))
+"""
+DETECTED = """recipe mine(image: Image, boxes: Boxes, phrases: Phrases)
+let points = vision(image).tokens
+let names = language(concepts(phrases, count=4))
+let logits = alignment(points, names) / 1
+let at = match_boxes(logits, token_head(points, out=4, name="boxes"), word_map(names, boxes), boxes)
+minimize focal(logits, word_map(names, boxes, at=at))
+"""
+
+
+@pytest.mark.parametrize(
+    ("objective", "parts"),
+    [
+        (
+            f"{HEADS}{MINED}",
+            ["the head `project` of `vision`", "the head `project` of `language`"],
+        ),
+        (
+            f"{HEADS}minimize contrast(image, text, queries=score(p(image), q(text)) > 0)",
+            ["the head `project` of `vision`", "the head `project` of `language`"],
+        ),
+        (
+            f"{HEADS}{QUEUED}",
+            ["the head `project` of `vision`"],
+        ),
+        (
+            'contrast(image, text, targets=softmax(stop(similarity(image, text) / learned(0.1, name="w"))))',
+            ["the learned number `w_log_scale`"],
+        ),
+        (DETECTED, ["the token head `boxes`"]),
+    ],
+    ids=["mined", "condition", "queue", "number", "matched boxes"],
+)
+def test_what_no_gradient_reaches_is_named(objective: str, parts: list[str]) -> None:
+    faults = vlmdsl.check(objective)
+    assert [(fault.code, fault.severity) for fault in faults] == [("V0510", "warning")] * len(parts)
+    assert [fault.message for fault in faults] == [f"no step changes {part}: no gradient reaches it" for part in parts]
+
+
+STAGED = """encoder p = project(vision, out=8)
+stage one {
+  minimize contrast(p(image), p(augment(image)))
+}
+stage two from one {
+  minimize contrast(image, text, weight=exp(stop(score(p(image), p(image)))))
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        "contrast(frozen(vision)(image), text)",
+        "contrast(stop(image), text)",
+        "encoder teacher = ema(vision)\nminimize contrast(image, text) + contrast(teacher(image), text)",
+        "encoder p = project(vision, out=8)\nminimize {\n  a: contrast(image, text)\n  b: 0 * regress(p(image), image)\n}",
+        STAGED,
+    ],
+    ids=["frozen", "stopped tower", "teacher", "zero weight", "earlier stage"],
+)
+def test_what_is_meant_to_stay_or_trained_elsewhere_is_not_named(objective: str) -> None:
+    assert "V0510" not in codes(objective)
+
+
+@pytest.mark.parametrize(
+    ("objective", "argument"),
+    [
+        ("matching(swap(text) | image, matches(swap(text)))", "`truth` of `matching`"),
+        ("matching(text | image, matches(swap(text)))", "`truth` of `matching`"),
+        (
+            "recipe m(image: Image, text: Text, own: Flag)\nminimize matching(swap(text) | image, own)",
+            "`truth` of `matching`",
+        ),
+        ("contrast(image, text, queries=matches(swap(text)))", "`text` of `matches`"),
+    ],
+)
+def test_what_is_said_of_swapped_texts_is_of_those_that_are_read(objective: str, argument: str) -> None:
+    (fault,) = vlmdsl.check(objective)
+    assert fault.code == "V0405"
+    assert fault.message.startswith(argument)
+
+
 @pytest.mark.parametrize("objective", ["contrast(stop(image), text)", "contrast(stop(image), stop(text))"])
 def test_a_tower_or_a_learned_number_is_enough(objective: str) -> None:
     assert codes(objective) == []

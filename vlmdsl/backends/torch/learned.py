@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmdsl.backends.torch.numbers import free_attribute, keep_precision, start_tensor
-from vlmdsl.ir import Node, Program, logarithms, parameters
+from vlmdsl.ir import Node, Program, logarithms, parameters, reached
 
 __all__ = ["LearnedNumbers"]
 
@@ -37,12 +37,13 @@ class LearnedNumbers(nn.Module):
     def register_numbers(self, program: Program) -> None:
         """Add the parameters of a program, under another name where the module already has theirs."""
         stored_as_logarithms = logarithms(program)
+        trained = set(reached(term.node for term in program.terms))
         for node in parameters(program):
-            self._register(node)
+            self._register(node, trained=node in trained)
             if node not in stored_as_logarithms:
                 self._direct.add(node.string("name"))
 
-    def _register(self, node: Node) -> None:
+    def _register(self, node: Node, *, trained: bool) -> None:
         name = node.string("name")
         attribute = free_attribute(self, name)
         self._attributes[name] = attribute
@@ -53,13 +54,15 @@ class LearnedNumbers(nn.Module):
             upper if isinstance(upper, int | float) else None,
         )
         with torch.inference_mode(False):
-            self.register_parameter(attribute, nn.Parameter(start_tensor(self._starts[name])))
+            self.register_parameter(attribute, nn.Parameter(start_tensor(self._starts[name]), requires_grad=trained))
 
     def share(self, other: LearnedNumbers) -> None:
         """Make the numbers that `other` calls as some are called here these very ones, and take over the rest."""
         for name, attribute in other._attributes.items():
             if name in self._attributes:
-                setattr(other, attribute, self._number(name))
+                number = self._number(name)
+                number.requires_grad_(number.requires_grad or getattr(other, attribute).requires_grad)
+                setattr(other, attribute, number)
             else:
                 self._attributes[name] = attribute
                 self._starts[name], self._bounds[name] = other._starts[name], other._bounds[name]

@@ -164,6 +164,28 @@ class MoreFaults(Problem):
     severity = "warning"
 
 
+class NeverTrained(Problem):
+    code = "V0510"
+    template = "no step changes {part}: no gradient reaches it"
+    summary = "a module or a learned number that is used and not trained"
+    explanation = (
+        "Its weights stay as they were drawn: it is used only where no gradient flows, such as below `stop`, in a "
+        "condition, in a queue, to mine negatives or to match boxes. What it computes then depends on chance. Use it in a "
+        "term too, as methods that mine negatives compare the same features by a contrast, or write `frozen(...)` where its "
+        "weights are loaded (`model.init`) and are to stay."
+    )
+    bad = (
+        "vlo 1\n"
+        "recipe mine(image: Image, text: Text)\n"
+        "encoder quality = project(vision, out=64)\n"
+        "minimize contrast(image, text, queries=score(quality(image), quality(image)) > 0)"
+    )
+    good = (
+        "vlo 1\nrecipe mine(image: Image, text: Text)\nminimize contrast(image, text, weight=exp(stop(score(image, text))))"
+    )
+    severity = "warning"
+
+
 class TowerOfTwoKinds(Problem):
     code = "V0521"
     template = "the tower `{name}` encodes {first} here and {second} there"

@@ -23,6 +23,7 @@ from vlmdsl.ir import (
     Reading,
     Stream,
     Use,
+    has_untrained_outputs,
     loaded_parts,
     readings,
     uses_of,
@@ -94,6 +95,11 @@ class VisionLanguageModel(nn.Module):
         """The values of a batch for modules: each source once per format."""
         check_kept_inputs(objective.program, self.readings, self.streams)
         self.predictions.check(objective.schedule.without_logits)
+
+    @property
+    def trained_in_part(self) -> bool:
+        """Whether some weights that ask for a gradient may get none."""
+        return has_untrained_outputs(self.objective.program)
 
     def forward(self, batch: Batch) -> ObjectiveOutput:
         """The loss, its terms and metrics for this process's share of a batch."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import nn
 
-from vlmdsl.ir import Use
+from vlmdsl.ir import Module, Use, reached, trained_modules
 from vlmdsl.ir.operations.modules import use_of
 from vlmdsl.runtime.model.family import Families, ModuleFamily, Needs
 from vlmdsl.runtime.model.fusions import Fusions
@@ -68,6 +68,8 @@ class Parts:
         for name, family in FAMILIES.items():
             families[name] = family.of(needs, families)
         tied = tie_decoders(needs, families)
+        terms = (term.node for objective in objectives for term in objective.program.terms)
+        _hold_untrained(needs, trained_modules(reached(terms)), families)
         taught = any(use.follows for use in needs.uses)
         teachers = Teachers(families, needs.uses, steps) if taught else None
         return cls(families, teachers, _lengths(needs, families), tied)
@@ -116,6 +118,22 @@ class Parts:
         """Make each teacher a copy of what it follows, as before the first step."""
         if self.teachers is not None:
             self.teachers.begin_again(self.families)
+
+
+def _hold_untrained(needs: Needs, trained: Collection[Module], families: Families) -> None:
+    """Weights that no gradient reaches ask for none: DDP waits for the gradients of all that do."""
+    changed = {id(weight) for module in trained for weight in _weights(module, families)}
+    for use in needs.uses:
+        for weight in _weights(use.module, families):
+            if id(weight) not in changed:
+                weight.requires_grad_(False)
+
+
+def _weights(module: Module, families: Families) -> Iterator[nn.Parameter]:
+    """The weights of a module; the vocabulary of a tower is part of the tower."""
+    if module.family == "vocabulary" and module.base.family == "tower":
+        module = module.base
+    return families[module.family].part(module).parameters()
 
 
 def _lengths(needs: Needs, families: Families) -> dict[str, int]:

@@ -19,7 +19,7 @@ from torch.optim import AdamW
 from vlmdsl.backends.torch.cached import CachedStep
 from vlmdsl.backends.torch.collectives import average_gradients
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.runtime.model import FlowModels
+from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
 from vlmdsl.runtime.tracking.metrics import SPEED
 from vlmdsl.runtime.training.idle import IdleTerms, counted_of
 from vlmdsl.runtime.training.loss_scale import LossScale
@@ -202,7 +202,8 @@ class _Stepper:
         )
         self._sharded = train.parallel == "sharded" and world.size > 1
         one_by_one = bool(self._cached) or self._sharded
-        self._model = model if one_by_one else in_parallel(model, parts_of_it=isinstance(model, FlowModels))
+        in_part = isinstance(model, FlowModels) or (isinstance(model, VisionLanguageModel) and model.trained_in_part)
+        self._model = model if one_by_one else in_parallel(model, parts_of_it=in_part)
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         self._backward: Callable[[Tensor], object] = Tensor.backward
 

@@ -105,7 +105,7 @@ def join_reports(report: SkipReport) -> None:
 def in_parallel(model: nn.Module, *, parts_of_it: bool = False) -> nn.Module:
     """The model whose gradients are the mean over processes; the model itself where there is one process.
 
-    A step may use only `parts_of_it`, the same on all processes: the others then get no gradient.
+    A step may train only `parts_of_it`, the same on all processes: the others then get no gradient.
 
     Buffers are not sent at every step, as DDP does by itself. Queues, running means, norms of heads and reference sets come
     out equal on all processes, because each is a function of the global batch, and a reference set may be larger than the
