@@ -177,16 +177,18 @@ def shown(measures: Collection[str]) -> dict[str, Shown]:
     return {measure: matching[measure] for measure in measures if measure in matching}
 
 
-def aimed(measures: Mapping[str, Shown], asked_of: Mapping[str, str] | None = None) -> list[str]:
+def aimed(
+    measures: Mapping[str, Shown], asked_of: Mapping[str, str] | None = None, not_asked: Collection[str] = ()
+) -> list[str]:
     """The measures that a recipe is for: all but incidental ones, or these where there are no others. A kind that is asked
-    of one stage is not asked of the others."""
-    of_other_stages = {
-        name
-        for name, measure in measures.items()
-        for kind, stage in (asked_of or {}).items()
-        if measure.kind is KINDS[kind] and measure.prefix != f"stages.{stage}"
-    }
-    remaining = {name: measure for name, measure in measures.items() if name not in of_other_stages}
+    of one stage is not asked of the others, and one that is `not_asked` of none."""
+    stages = asked_of or {}
+
+    def is_aim(measure: Shown) -> bool:
+        kind = next(name for name, kind in KINDS.items() if kind is measure.kind)
+        return kind not in not_asked and (kind not in stages or measure.prefix == f"stages.{stages[kind]}")
+
+    remaining = {name: measure for name, measure in measures.items() if is_aim(measure)}
     return [name for name, measure in remaining.items() if not measure.kind.incidental] or list(remaining)
 
 

@@ -23,7 +23,6 @@ import json
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -34,7 +33,8 @@ from typing import Any
 
 from bounds import KINDS, aimed, shown
 from columns import OPENMOJI_COLUMNS, OPENMOJI_SCENES_COLUMNS, SHAPES_COLUMNS
-from scale import CHOOSING, PAIRS, Before, Scale
+from runs import columns_of, losses, train
+from scale import CHOOSING, PAIRS, Scale
 from scales import SCALES
 
 import vlmdsl
@@ -44,24 +44,15 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir.digest import digest
 from vlmdsl.runtime.data import requirements
 from vlmdsl.runtime.data.specification import held_out
-from vlmdsl.runtime.tracking import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "evidence.json"
 PICTURES = ROOT / "docs" / "images" / "recipes"
-CURVES = "curves.png"
 TEXT_ALONE = ROOT / "benchmarks" / "text_alone.vlo"
 MASKED_WORDS = "masked_words."
 OPENMOJI = ROOT.parent / "shared" / "data" / "openmoji"
 
 TOP_1 = 0.99
-
-SETTINGS: dict[str, object] = {
-    "train.batch": PAIRS,
-    "train.compile": False,
-    "train.log_every": 5,
-    "schedule.warmup_steps": 10,
-}
 
 
 @dataclass(frozen=True)
@@ -112,6 +103,8 @@ def identity(recipe: str, steps: Steps) -> dict[str, Any]:
         facts["data"] = {"scenes": scale.scenes, "columns": scale.columns}
     if scale.stages:
         facts["stages"] = scale.stages
+    if scale.scenes_of:
+        facts["scenes_of"] = scale.scenes_of
     if scale.tried:
         facts["tried"] = scale.tried
     if scale.reported != Scale.reported:
@@ -122,6 +115,8 @@ def identity(recipe: str, steps: Steps) -> dict[str, Any]:
         facts["records"] = scale.records
     if scale.asked_of:
         facts["asked_of"] = scale.asked_of
+    if scale.not_asked:
+        facts["not_asked"] = sorted(scale.not_asked)
     if scale.before:
         earlier = SCALES[scale.before.recipe]
         knobs = {**earlier.knobs, **earlier.settings}
@@ -134,14 +129,14 @@ def versions() -> dict[str, str]:
 
 
 def _overfit(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
-    result = _train(recipe, scale, scale.pairs, SHAPES_COLUMNS, steps)
+    result = train(recipe, scale, scale.pairs, SHAPES_COLUMNS, steps, measured=False)
     last = {name: value for record in result["metrics"] for name, value in record.items()}
     terms = [name.removesuffix(".accuracy") for name in last if name.endswith(".accuracy")]
     shown = [term for term in terms if scale.overfits is None or term in scale.overfits]
     accuracy = {term: _last_mean(result["metrics"], f"{term}.accuracy", scale.records) for term in shown}
-    losses = _losses(result["metrics"], steps)
+    of_last_stage = losses(result["metrics"], steps)
     head = f"{PAIRS} fixed pairs, {steps} steps: "
-    fell = f"loss {losses['first']:.3f} to {losses['last']:.3f}"
+    fell = f"loss {of_last_stage['first']:.3f} to {of_last_stage['last']:.3f}"
     if accuracy:
         shares = ", ".join(
             f"{100 * share:.1f} %" + (f" ({term})" if len(terms) > 1 else "") for term, share in accuracy.items()
@@ -151,14 +146,14 @@ def _overfit(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
         return {
             "passed": passed,
             "accuracy": accuracy,
-            "loss": losses,
+            "loss": of_last_stage,
             "statement": f"{head}in-batch top-1 {shares}; {fell}.",
         }
     why = f" ({scale.aim})" if scale.aim else ""
     # A queue that fills makes the task harder at first.
-    passed = losses["last"] < losses["highest"]
-    fell = f"loss at most {losses['highest']:.3f}, in the end {losses['last']:.3f}"
-    return {"passed": passed, "loss": losses, "statement": f"{head}{fell}{why}."}
+    passed = of_last_stage["last"] < of_last_stage["highest"]
+    fell = f"loss at most {of_last_stage['highest']:.3f}, in the end {of_last_stage['last']:.3f}"
+    return {"passed": passed, "loss": of_last_stage, "statement": f"{head}{fell}{why}."}
 
 
 def _last_mean(metrics: Sequence[Mapping[str, float]], name: str, records: int) -> float:
@@ -169,8 +164,9 @@ def _last_mean(metrics: Sequence[Mapping[str, float]], name: str, records: int) 
 def _learns(recipe: str, scale: Scale, steps: int, *, choosing: bool = False) -> dict[str, Any]:
     data = held_out_scenes(scale, choosing=choosing)
     columns = {**SHAPES_COLUMNS, **scale.columns}
-    lengths = {f"stages.{stage}.train.steps": own for stage, own in scale.stages.items()}
-    run = _train(recipe, scale, scale.scenes, columns, steps, {**data, **lengths}, scale.before)
+    of_stages: dict[str, object] = {f"stages.{stage}.train.steps": own for stage, own in scale.stages.items()}
+    of_stages |= {f"stages.{stage}.data.train": own for stage, own in scale.scenes_of.items()}
+    run = train(recipe, scale, scale.scenes, columns, steps, {**data, **of_stages}, scale.before)
     evaluation = run["evaluation"]
     measures = shown(measures_of(evaluation))
     shares = {name: _beside_baselines(evaluation, name) for name in measures}
@@ -178,7 +174,7 @@ def _learns(recipe: str, scale: Scale, steps: int, *, choosing: bool = False) ->
         alone = _text_alone(scale, steps, data)
         for name in words:
             shares[name]["text alone"] = alone[measures[name].own.removeprefix(MASKED_WORDS)]
-    aims = aimed(measures, scale.asked_of)
+    aims = aimed(measures, scale.asked_of, scale.not_asked)
     passed = bool(aims) and all(measures[name].bound.holds(shares[name], evaluation["samples"]) for name in aims)
     words = "; ".join(measure.text(shares[name]) for name, measure in measures.items()) or "nothing is measured"
     bounds = {measures[name].bound.words() for name in aims} - {""}
@@ -186,9 +182,13 @@ def _learns(recipe: str, scale: Scale, steps: int, *, choosing: bool = False) ->
     learned_from = "scenes" if (scale.scenes, mapped) == (Scale.scenes, "") else f"`{scale.scenes}`{mapped}"
     taken = " and ".join(f"{own} of {stage}" for stage, own in scale.stages.items())
     begun = f" after {scale.before.steps} of `{scale.before.recipe}`" if scale.before else ""
+    learned_from += "".join(
+        f", {stage} on {' and '.join(f'`{own}`' for own in scenes)}" for stage, scenes in scale.scenes_of.items()
+    )
     statement = f"{taken or steps} steps{begun} on {learned_from}, {evaluation.get('samples', 0)} held out: {words}."
     statement += f" Asked for: {'; '.join(sorted(bounds))}." if bounds else ""
     statement += "".join(f" The {kind} are asked of the stage {stage}." for kind, stage in scale.asked_of.items())
+    statement += "".join(f" The {kind} are reported only: {why}." for kind, why in scale.not_asked.items())
     statement += f" {_chosen(scale.tried)}" if scale.tried else ""
     return {"passed": passed, "measures": shares, "statement": statement} | (
         {} if choosing else _kept(recipe, run["pictures"])
@@ -199,7 +199,7 @@ def _text_alone(scale: Scale, steps: int, settings: Mapping[str, object]) -> dic
     """How well a model that was trained by itself, for as many steps, predicts masked words without seeing an image."""
     columns = {"image": "blank(image)", "text": scale.columns.get("text", "text")}
     plain = {name: value for name, value in scale.settings.items() if not name.startswith("stages.")}
-    run = _train(str(TEXT_ALONE), replace(scale, knobs={}, settings=plain), scale.scenes, columns, steps, settings)
+    run = train(str(TEXT_ALONE), replace(scale, knobs={}, settings=plain), scale.scenes, columns, steps, settings)
     return dict(run["evaluation"]["masked_words"])
 
 
@@ -246,13 +246,14 @@ def _openmoji(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
     if "Boxes" in kinds:
         which, shards, of_fields = ("composed scenes of OpenMoji", "scenes-{}-*.tar", OPENMOJI_SCENES_COLUMNS)
     held_out = {"data.val": (str(OPENMOJI / shards.format("val")),)} if scale.measures_drawings else None
-    run = _train(recipe, scale, str(OPENMOJI / shards.format("train")), of_fields, steps, held_out)
-    losses = _losses(run["metrics"], steps)
-    columns = _columns(recipe, of_fields)
+    data = str(OPENMOJI / shards.format("train"))
+    run = train(recipe, scale, data, of_fields, steps, held_out, measured=held_out is not None)
+    of_last_stage = losses(run["metrics"], steps)
+    columns = columns_of(recipe, of_fields)
     mapped = ", ".join(f"`{name}` from `{column}`" for name, column in columns.items())
     head = f"{steps} steps on {which}{' with ' + mapped if mapped else ''}: "
-    record = {"passed": math.isfinite(losses["last"]), "columns": columns, "loss": losses}
-    statement = f"{head}loss {losses['first']:.3f} to {losses['last']:.3f}."
+    record = {"passed": math.isfinite(of_last_stage["last"]), "columns": columns, "loss": of_last_stage}
+    statement = f"{head}loss {of_last_stage['first']:.3f} to {of_last_stage['last']:.3f}."
     if held_out is None:
         return record | {"statement": statement}
     evaluation = run["evaluation"]
@@ -263,72 +264,6 @@ def _openmoji(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
     words = "; ".join(measure.text(shares[name]) for name, measure in measures.items())
     statement += f" {evaluation['samples']} held out: {words}. Asked for: {scale.measures_drawings} above all baselines."
     return record | {"passed": record["passed"] and bool(own) and better, "measures": shares, "statement": statement}
-
-
-def _train(
-    recipe: str,
-    scale: Scale,
-    data: str,
-    columns: Mapping[str, str],
-    steps: int,
-    settings: Mapping[str, object] | None = None,
-    before: Before | None = None,
-) -> dict[str, Any]:
-    """One run in a folder that is thrown away: its records, its evaluation, and its pictures of held-out samples.
-
-    It begins with the weights of the run `before`, on the same data.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        if before is not None:
-            first = Path(folder) / "before"
-            _begin(before, data, first)
-            settings = {**(settings or {}), "model.init": str(first)}
-        result = vlmdsl.train(
-            recipe,
-            knobs=scale.knobs,
-            data=[data],
-            map=_columns(recipe, columns),
-            settings={
-                **SETTINGS,
-                **scale.settings,
-                **(settings or {}),
-                "train.checkpoint_every": steps,
-                "train.steps": steps,
-            },
-            out=Path(folder) / "run",
-        )
-        return {
-            "metrics": read_metrics(result.folder / "metrics.jsonl"),
-            "evaluation": result.evaluation,
-            "pictures": {path.name: path.read_bytes() for path in result.folder.glob("*.png") if path.name != CURVES},
-        }
-
-
-def _begin(before: Before, data: str, folder: Path) -> None:
-    """The run that another begins with; nothing is measured."""
-    scale = SCALES[before.recipe]
-    lengths = {"train.checkpoint_every": before.steps, "train.steps": before.steps}
-    vlmdsl.train(
-        before.recipe,
-        knobs=scale.knobs,
-        data=[data],
-        map=_columns(before.recipe, {**SHAPES_COLUMNS, **scale.columns}),
-        settings={**SETTINGS, **scale.settings, **lengths, "evaluation.limit": 1, "evaluation.captions": 0},
-        out=folder,
-    )
-
-
-def _columns(recipe: str, columns: Mapping[str, str]) -> dict[str, str]:
-    """The columns of the fields that the recipe has; the others keep their names."""
-    needed = {need.field for built in build_flows(recipe) for need in requirements(built.planned)}
-    return {name: column for name, column in columns.items() if name in needed}
-
-
-def _losses(metrics: list[dict[str, float]], steps: int) -> dict[str, float]:
-    """Of the last stage, which has so many steps."""
-    before = metrics[-1]["step"] - steps
-    losses = [record["loss"] for record in metrics if record["step"] > before]
-    return {"first": losses[0], "highest": max(losses), "last": losses[-1]}
 
 
 def write(result: Path, recipe: str, entry: Mapping[str, Any]) -> None:

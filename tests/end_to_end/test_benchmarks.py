@@ -39,7 +39,8 @@ def test_the_scales_of_the_evidence_fit_their_recipes() -> None:
     for recipe, scale in evidence.SCALES.items():
         flows = build_flows(recipe, knobs=scale.knobs)
         assert set(scale.overfits or ()) <= {term.name for built in flows for term in built.written.terms}, recipe
-        assert scale.stages.keys() <= {built.stage.name for built in flows}, recipe
+        assert scale.stages.keys() | scale.scenes_of.keys() <= {built.stage.name for built in flows}, recipe
+        assert scale.asked_of.keys() | scale.not_asked.keys() <= evidence.KINDS.keys(), recipe
         chosen = scale.knobs or scale.settings or scale.columns or scale.steps or scale.scenes != evidence.Scale.scenes
         assert bool(chosen) >= bool(scale.tried), recipe
         assert bool(chosen) == bool(scale.because), recipe
@@ -77,9 +78,10 @@ def test_retrieval_must_be_far_above_chance_and_above_the_untrained_model(
     trained: float, untrained: float, passed: bool
 ) -> None:
     share = {"trained": trained, "untrained": untrained, "chance": 0.0025}
-    measures = load("bounds").shown(["samples", "retrieval.image_to_text.R@1", "nearest_neighbours.top-1"])
+    bounds = load("bounds")
+    measures = bounds.shown(["samples", "retrieval.image_to_text.R@1", "nearest_neighbours.top-1"])
     assert measures.keys() == {"retrieval.image_to_text.R@1", "nearest_neighbours.top-1"}
-    assert load("bounds").aimed(measures) == ["retrieval.image_to_text.R@1"]
+    assert bounds.aimed(measures) == ["retrieval.image_to_text.R@1"]
     assert measures["retrieval.image_to_text.R@1"].bound.holds(share, 400) == passed
 
 
@@ -121,6 +123,8 @@ def test_a_kind_of_measure_may_be_asked_of_the_stage_that_is_for_it() -> None:
     measures = bounds.shown(names)
     assert bounds.aimed(measures) == names
     assert bounds.aimed(measures, {"captions": "writes"}) == ["reconstruction.error", "stages.writes.captions.counts"]
+    assert bounds.aimed(measures, not_asked=["captions"]) == ["reconstruction.error"]
+    assert bounds.aimed(measures, {"captions": "first"}, ["dropped patches"]) == ["stages.first.captions.counts"]
 
 
 def test_settings_are_chosen_and_reported_on_different_scenes() -> None:

@@ -1,0 +1,104 @@
+"""The runs that `evidence.py` looks at: a recipe at its scale, in a folder that is thrown away."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from columns import SHAPES_COLUMNS
+from scale import PAIRS, Before, Scale
+from scales import SCALES
+
+import vlmdsl
+from vlmdsl.api.driver import build_flows
+from vlmdsl.runtime.data import requirements
+from vlmdsl.runtime.tracking import read_metrics
+
+__all__ = ["columns_of", "losses", "train"]
+
+CURVES = "curves.png"
+SETTINGS: dict[str, object] = {
+    "train.batch": PAIRS,
+    "train.compile": False,
+    "train.log_every": 5,
+    "schedule.warmup_steps": 10,
+}
+UNMEASURED: dict[str, object] = {
+    "evaluation.limit": 1,
+    "evaluation.captions": 0,
+    "evaluation.average_precision": False,
+    "evaluation.probe": 0,
+    "tracking.report": False,
+}
+"""Of runs whose evaluation nobody reads: one held-out sample, and nothing that is written of it."""
+
+
+def train(
+    recipe: str,
+    scale: Scale,
+    data: str,
+    columns: Mapping[str, str],
+    steps: int,
+    settings: Mapping[str, object] | None = None,
+    before: Before | None = None,
+    *,
+    measured: bool = True,
+) -> dict[str, Any]:
+    """One run in a folder that is thrown away: its records, its evaluation, and its pictures of held-out samples.
+
+    It begins with the weights of the run `before`, on the same data. Of one that is not `measured` only the records count.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if before is not None:
+            first = Path(folder) / "before"
+            _begin(before, data, first)
+            settings = {**(settings or {}), "model.init": str(first)}
+        result = vlmdsl.train(
+            recipe,
+            knobs=scale.knobs,
+            data=[data],
+            map=columns_of(recipe, columns),
+            settings={
+                **SETTINGS,
+                **scale.settings,
+                **(settings or {}),
+                **({} if measured else UNMEASURED),
+                "train.checkpoint_every": steps,
+                "train.steps": steps,
+            },
+            out=Path(folder) / "run",
+        )
+        return {
+            "metrics": read_metrics(result.folder / "metrics.jsonl"),
+            "evaluation": result.evaluation,
+            "pictures": {path.name: path.read_bytes() for path in result.folder.glob("*.png") if path.name != CURVES},
+        }
+
+
+def _begin(before: Before, data: str, folder: Path) -> None:
+    """The run that another begins with; nothing is measured."""
+    scale = SCALES[before.recipe]
+    lengths = {"train.checkpoint_every": before.steps, "train.steps": before.steps}
+    vlmdsl.train(
+        before.recipe,
+        knobs=scale.knobs,
+        data=[data],
+        map=columns_of(before.recipe, {**SHAPES_COLUMNS, **scale.columns}),
+        settings={**SETTINGS, **scale.settings, **lengths, **UNMEASURED},
+        out=folder,
+    )
+
+
+def columns_of(recipe: str, columns: Mapping[str, str]) -> dict[str, str]:
+    """The columns of the fields that the recipe has; the others keep their names."""
+    needed = {need.field for built in build_flows(recipe) for need in requirements(built.planned)}
+    return {name: column for name, column in columns.items() if name in needed}
+
+
+def losses(metrics: list[dict[str, float]], steps: int) -> dict[str, float]:
+    """Of the last stage, which has so many steps."""
+    before = metrics[-1]["step"] - steps
+    every = [record["loss"] for record in metrics if record["step"] > before]
+    return {"first": every[0], "highest": max(every), "last": every[-1]}
