@@ -373,7 +373,8 @@ class Objective(ShownInNotebooks, LearnedNumbers):
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    if not torch.amp.is_autocast_available(device.type):  # as on `meta`
+    available = torch.amp.is_autocast_available(device.type)  # not on `meta`
+    if not available or not (torch.compiler.is_compiling() or torch.is_autocast_enabled(device.type)):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 

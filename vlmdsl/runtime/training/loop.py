@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -239,7 +239,7 @@ class _Stepper:
         seed_generators(self._train.seed, step, self._world.rank)
         device, precision = self._world.device.type, self._train.precision
         dtype = torch.float16 if precision == "float16" else torch.bfloat16
-        with torch.autocast(device, dtype, enabled=precision != "float32"):
+        with nullcontext() if precision == "float32" else torch.autocast(device, dtype):
             output: TrainOutput = model(batch)
         return output
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import vlmdsl
 from unit.backends.torch.programs import clip, labelled, tokenwise
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.ir import Direction, Program, TargetPart
@@ -213,3 +214,16 @@ def test_an_outer_module_compiles_around_it() -> None:
     batch = features()
     outer = torch.compile(step, fullgraph=True)
     torch.testing.assert_close(outer(**batch), step(**batch), rtol=1e-10, atol=1e-12)
+
+
+def test_inputs_like_sound_ones_before_are_checked_all_the_same() -> None:
+    objective = vlmdsl.compile("clip", compiled=False)
+    image, text = torch.randn(2, 4, 3)
+    for _ in range(2):
+        objective(image=image, text=text)
+        for wrong in (text[:3], text.long(), text[0], "text", None):
+            with pytest.raises((TypeError, ValueError), match="text"):
+                objective(image=image, text=wrong)
+    objective(text=text, image=image)
+    more = objective(image=torch.randn(7, 3), text=torch.randn(7, 3))
+    assert abs(more.metrics["contrast.chance"].item() - math.log(7)) < 1e-6

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import pickle
+
+import numpy as np
 import torch
 
 import vlmdsl
 from vlmdsl.ir import Node, draws
-from vlmdsl.runtime.draws import sample_draws, step_draws
+from vlmdsl.runtime.draws import generator, sample_draws, step_draws
 
 RECIPE = """
 recipe drawn(image: Image, text: Text)
@@ -63,3 +68,12 @@ def test_what_a_sample_draws_is_a_function_of_seed_epoch_key_and_name() -> None:
     for seed, epoch in ((1, 1), (0, 2)):
         assert not torch.equal(sample_draws(nodes, seed, epoch, ["a", "b", "c"])["uniform"], first["uniform"])
     assert first["uniform"].unique().numel() == 9
+
+
+def test_a_generator_is_philox_with_the_digest_of_its_purpose_as_key() -> None:
+    for purpose in [(0, "order"), ("process", 0, 3, 0), *((number, "view") for number in range(20))]:
+        digest = hashlib.blake2b(json.dumps(purpose).encode(), digest_size=16).digest()
+        expected = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+        own = generator(*purpose)
+        assert pickle.loads(pickle.dumps(own)).integers(2**63) == own.integers(2**63) == expected.integers(2**63)
+        assert (own.permutation(9) == expected.permutation(9)).all()
