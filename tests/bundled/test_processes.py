@@ -37,9 +37,9 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 STEPS = 2
 RUNS = {**OBJECTIVES, "fusion": ALBEF_CORE, "contexts": DROPPED_CONTEXT, "kept": PER_SAMPLE}
-IN_CHUNKS = ("declip", "moco_v3", "fusion", "kept", "fiber.coarse")
+IN_CHUNKS = ("declip", "moco_v3", "fusion", "kept", "fiber.coarse", "blip")
 """Those that run in micro-batches too: queues, teachers, batch statistics of heads, fusion, numbers kept per sample,
-inputs kept in a queue."""
+inputs kept in a queue, modules that share weights."""
 
 
 def configuration(columns: dict[str, str], micro: int | None) -> RunConfig:

@@ -99,8 +99,9 @@ def steps_taken(recipe: str, micro: int | None = None) -> dict[str, Tensor]:
 
 
 def all_steps_taken(micro: int | None) -> list[dict[str, Tensor]]:
-    """The same of three recipes: heads with batch norms and a queue, a teacher, modules called with each other's values."""
-    return [steps_taken(recipe, micro) for recipe in ("declip", "moco_v3", ALBEF_CORE)]
+    """The same of four recipes: heads with batch norms and a queue, a teacher, modules called with each other's values,
+    modules that share weights."""
+    return [steps_taken(recipe, micro) for recipe in ("declip", "moco_v3", ALBEF_CORE, "blip")]
 
 
 def in_both_forms() -> list[dict[str, Tensor]]:

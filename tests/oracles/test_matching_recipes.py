@@ -57,7 +57,7 @@ def modules_of(**tensors: Tensor) -> dict[str, Any]:
 
     def tower(inputs: Tensor, mask: Tensor | None = None) -> SimpleNamespace:
         states = inputs.double().flatten(1)[:, :1, None]
-        return SimpleNamespace(states=states, mask=mask, pooled=None)
+        return SimpleNamespace(states=states, embedded=states, mask=mask, pooled=None)
 
     return {
         "vision": tower,
@@ -89,7 +89,8 @@ def losses(objective: Objective, recipe: str, **tensors: Tensor) -> dict[str, Te
     inputs |= {"image_input": NUMBERS[:, :, :, None], "text_input": numbers[:, None], "key": numbers}
     inputs["text_input_mask"] = torch.ones(SAMPLES, 1, dtype=torch.bool)
     for name in (view, "text", "text_masked", "text_masked_teacher", f"{view}_teacher"):
-        inputs |= {f"{name}_states": NUMBERS, f"{name}_mask": torch.ones(SAMPLES, 1, dtype=torch.bool)}
+        inputs |= {f"{name}_states": NUMBERS, f"{name}_embedded": NUMBERS}
+        inputs |= {f"{name}_mask": torch.ones(SAMPLES, 1, dtype=torch.bool)}
     features = {name: value for name, value in inputs.items() if name in objective.inputs}
     return dict(objective(modules=modules_of(**tensors), **features).terms)
 

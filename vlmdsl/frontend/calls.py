@@ -227,9 +227,14 @@ class Caller:
             return ErrorValue()
 
         def once(chosen: dict[str, Value]) -> Value:
-            states = [coerce.states(self.session, value, _FUSED[name], span) for name, value in chosen.items()]
-            entering = [each for each in states if each is not None]
             module = fusion or self.session.fusion or usual_fusion()
+            states = [
+                coerce.states(self.session, value, kind, span)
+                if kind == "Image" or not (shares := coerce.shared_tower(module))
+                else coerce.embedded(self.session, value, shares, span)
+                for kind, value in ((_FUSED[name], value) for name, value in chosen.items())
+            ]
+            entering = [each for each in states if each is not None]
             if len(entering) < len(states) or coerce.is_alone(module) != (len(entering) == 1):
                 raise coerce.context_fault(chosen["subject"], chosen.get("context"), module, span)
             use = Use(

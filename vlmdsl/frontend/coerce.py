@@ -15,7 +15,7 @@ from vlmdsl.frontend.session import Session
 from vlmdsl.ir import Node, encoder_of
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.mining import FETCH
-from vlmdsl.ir.operations.modules import APPLY, STATES
+from vlmdsl.ir.operations.modules import APPLY, EMBEDDED, STATES
 from vlmdsl.ir.operations.scalars import STOP
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import (
@@ -263,6 +263,16 @@ def states(session: Session, value: Value, kind: str, place: Span) -> Node | Non
     return _output(session, STATES, value, place)
 
 
+def embedded(session: Session, value: Value, tower: str, place: Span) -> Node | None:
+    """The embedded tokens of a text, which a fusion module takes that shares the blocks of this tower; None for anything
+    else, and for what another tower encodes."""
+    value = encode(session, value, place)
+    if states(session, value, "Text", place) is None:
+        return None
+    assert isinstance(value, Node)
+    return _output(session, EMBEDDED, value, place) if encoder_of(_base(value)).tower == tower else None
+
+
 def _base(stream: Node) -> Node:
     """The encoded stream below `stop` and picks."""
     while stream.operation in (STOP, FETCH):
@@ -302,6 +312,11 @@ def is_alone(fusion: FusionValue) -> bool:
     return getattr(fusion.settings, "attention", "") == "none"
 
 
+def shared_tower(fusion: FusionValue) -> str:
+    """The text tower whose blocks a fusion module shares; empty if it has its own."""
+    return getattr(fusion.settings, "shares", "")
+
+
 def context_fault(subject: Value, context: Value | None, fusion: FusionValue, place: Span) -> Fault:
     """Why `subject | context` is not a text given an image, and how to write one; or why `fusion` does not take a text."""
     if context is None:
@@ -314,6 +329,8 @@ def context_fault(subject: Value, context: Value | None, fusion: FusionValue, pl
         help = "exchange the sides: the text is on the left of `|`, the image on the right"
     elif sides == ["Text", "Image"]:
         help = "use the output of a tower: streams with a head, and fused ones, cannot be fused"
+        if shared_tower(fusion):
+            help = f"use the output of `{shared_tower(fusion)}`, whose blocks `{fusion.name}` shares"
     else:
         help = "fuse a Text with an Image: `text | image`"
     return Fault(ContextNotTaken.at(place, help=(help,), subject=type_of(subject), context=type_of(context)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vlmdsl.ir.encoders import Encoder, encoder_of
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operations.encoding import ENCODE
-from vlmdsl.ir.operations.modules import OWN, STATES
+from vlmdsl.ir.operations.modules import EMBEDDED, OWN, STATES
 from vlmdsl.ir.operations.reference import REFERENCE
 from vlmdsl.ir.operations.scalars import SCALAR
 from vlmdsl.ir.operations.views import FIELD
@@ -87,7 +87,7 @@ def _applied_states(program: Program) -> set[Node]:
     alone."""
     nodes = program.nodes()
     read = {parent for node in nodes if node.operation is not ENCODE for parent in node.inputs}
-    return {node.inputs[0] for node in nodes if node.operation is STATES and node in read}
+    return {node.inputs[0] for node in nodes if node.operation in (STATES, EMBEDDED) and node in read}
 
 
 def _split(program: Program) -> set[Node]:
@@ -117,8 +117,9 @@ def _stream_inputs(stream: Stream, states: bool, without_logits: bool) -> Iterab
         yield Input(stream.input("pooled"), ("B", "D"), "float", f"{what}, not normalised")
     if stream.tokens:
         yield Input(stream.input("tokens"), ("B", axis, "D"), "float", f"token features of {stream.name}, not normalised")
-    if states:
-        yield Input(stream.input("states"), ("B", axis, "W"), "float", f"last states of the tokens of {stream.name}")
+    for entering in stream.entering if states else ():
+        what = "last states of the tokens" if entering == STATES else "embedded tokens"
+        yield Input(stream.input(entering), ("B", axis, "W"), "float", f"{what} of {stream.name}")
     if stream.tokens or states:
         yield Input(stream.input("mask"), ("B", axis), "bool", f"true where {stream.name} has a token")
     if stream.pixels:

@@ -30,7 +30,8 @@ class FusionSettings:
     (ALBEF, BLIP, FIBER); with `merged` both are one sequence, each after a separate linear map (FLAVA); with `none` there is
     no image, and the text tokens see each other only. `pooled` is the
     state of the `first` text token, or of a `learned` token of the module. `gated` multiplies the output of cross-attention
-    by a learned gate that starts at 0, one per block (FIBER).
+    by a learned gate that starts at 0, one per block (FIBER). One that `shares` the blocks of the text tower of this name is
+    that tower, with cross-attention in each block and a first token of its own (BLIP); its `depth` is 0, that of the tower.
     """
 
     attention: Literal["cross", "merged", "none"]
@@ -39,6 +40,7 @@ class FusionSettings:
     heads: int = 0
     pooled: Literal["first", "learned"] = "first"
     gated: bool = False
+    shares: str = field(default="", metadata={"added_later": True})
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from vlmdsl.ir.operations.encoding import ENCODE, MIX, PATCH_CODES, POOLED, TOKE
 from vlmdsl.ir.operations.grounding import WORD_MAP
 from vlmdsl.ir.operations.grouping import ASSIGNMENT, PATCH_SEGMENTS
 from vlmdsl.ir.operations.mining import FETCH, fetches_input
-from vlmdsl.ir.operations.modules import APPLY, DROPPED, PIXELS, REPLACED, STATES, use_of
+from vlmdsl.ir.operations.modules import APPLY, DROPPED, EMBEDDED, PIXELS, REPLACED, STATES, use_of
 from vlmdsl.ir.operations.prediction import TOKEN_IDS, predicts_selected
 from vlmdsl.ir.operations.views import BLEND, FIELD
 from vlmdsl.ir.program import Program
@@ -22,7 +22,7 @@ __all__ = [
     "module_outputs", "parts_of", "readings", "root_field", "source_names", "streams",
 ]  # fmt: skip
 
-OUTPUTS = (POOLED, TOKENS, VOCABULARY, STATES, PATCH_CODES, ASSIGNMENT)
+OUTPUTS = (POOLED, TOKENS, VOCABULARY, STATES, EMBEDDED, PATCH_CODES, ASSIGNMENT)
 """The outputs of an encoder, each named like the operation that reads it."""
 CODES = {"selected": "targets", "all": "ids", "next": "next"}
 """What the input is called that holds ids of tokens, by which they are (`token_ids`)."""
@@ -36,11 +36,11 @@ class Stream:
     `name` depends only on what is encoded and by what: the field, each view with its pipeline and number
     (`image_augment_slip_0`, `text_masked`), a tower other than the default (`image_retriever`), the last head
     (`image_project`) and `teacher`. If this gives several streams the same name (two crops), the later ones are numbered.
-    `source` is the field or view node, `encode` the encode node; `pooled`, `tokens`, `vocabulary`, `states`, `codes` and
-    `assignment` say which outputs are used, and `asked_only` that nothing reads the vocabulary but criteria of the selected
-    tokens. What the tower is given may be read too: `pixels`, and which of their patches were `dropped` or `replaced`; the
-    ids of those tokens of a text that a mask selected, `targets`, of all, `ids`, or of the `next` token of each; which
-    `words` of it name each region; and the segments of patches, of the field `segments`.
+    `source` is the field or view node, `encode` the encode node; `pooled`, `tokens`, `vocabulary`, `states`, `embedded`,
+    `codes` and `assignment` say which outputs are used, and `asked_only` that nothing reads the vocabulary but criteria of
+    the selected tokens. What the tower is given may be read too: `pixels`, and which of their patches were `dropped` or
+    `replaced`; the ids of those tokens of a text that a mask selected, `targets`, of all, `ids`, or of the `next` token of
+    each; which `words` of it name each region; and the segments of patches, of the field `segments`.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Stream:
     tokens: bool
     vocabulary: bool = False
     states: bool = False
+    embedded: bool = False
     codes: bool = False
     assignment: bool = False
     asked_only: bool = False
@@ -93,6 +94,11 @@ class Stream:
     def outputs(self) -> tuple[str, ...]:
         """Which outputs are used, by name."""
         return tuple(output for output in OUTPUTS if getattr(self, output))
+
+    @property
+    def entering(self) -> tuple[str, ...]:
+        """Which of them modules on features take."""
+        return tuple(output for output in (STATES, EMBEDDED) if getattr(self, output))
 
 
 @dataclass(frozen=True, slots=True)

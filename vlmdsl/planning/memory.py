@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from vlmdsl.ir import Node, Program, encoder_of, learns, module_outputs, reached
 from vlmdsl.ir.operations.encoding import DISTRIBUTION, ENCODE, POOLED, TOKENS, VOCABULARY
-from vlmdsl.ir.operations.modules import PIXELS, RECONSTRUCT, STATES, use_of
+from vlmdsl.ir.operations.modules import EMBEDDED, PIXELS, RECONSTRUCT, STATES, use_of
 from vlmdsl.planning.linear import losses_of_logits, predictions, tokens_at_once
 from vlmdsl.planning.workload import ITEM_BYTES, Workload, seen_by
 from vlmdsl.types import TokensType, VecType
@@ -103,7 +103,7 @@ def _read_outputs(program: Program, workload: Workload) -> dict[tuple[Node, str]
     it; logits are computed from states."""
     outputs: dict[tuple[Node, str], int] = {}
     for node in program.nodes():
-        if node.operation in (POOLED, TOKENS, STATES):
+        if node.operation in (POOLED, TOKENS, STATES, EMBEDDED):
             outputs[node.inputs[0], node.operation] = workload.tokens(node)
         elif node.operation is VOCABULARY:
             outputs[node.inputs[0], STATES] = workload.text_tokens

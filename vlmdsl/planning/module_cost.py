@@ -87,7 +87,7 @@ def _text_decoders(program: Program, workload: Workload) -> Iterator[PartCost]:
         parameters = max(size.parameters for size in sizes)
         yield PartCost(
             tower,
-            f"text decoder of {settings.depth} blocks of {settings.width or workload.dim}",
+            f"text decoder of {settings.depth or workload.text_blocks} blocks of {settings.width or workload.dim}",
             parameters,
             _FLOAT * parameters,
             samples * sum(size.forward for size in sizes),
@@ -103,16 +103,17 @@ def text_decoder_size(settings: TextDecoderSettings, stream: Stream, workload: W
     prompted = stream.encode.string("prefix") == "prompt"
     longest = workload.text_tokens * (1 + prompted)
     length = longest - (set(stream.outputs) == {"vocabulary"})
-    alone = round(settings.cross_from * settings.depth) if context is not None else settings.depth
+    depth = settings.depth or workload.text_blocks
+    alone = round(settings.cross_from * depth) if context is not None else depth
     first = _transformer(alone, alone, width, length + settings.class_token)
-    rest = settings.depth - alone
+    rest = depth - alone
     attended = (0, workload.dim) if context is None else (_attended(context, workload), workload.dim)
     second = _transformer(rest, rest, width, length, attended) if rest else ModuleSize(0, 0, 0)
     norms = 2 * width if rest else 0  # both stacks count the one at the end
     pooled = stream.pooled * width * workload.dim + 3 * width * settings.class_token
     own = first.parameters + second.parameters - norms + (workload.vocabulary + longest) * width
     if settings.shares:
-        own = settings.depth * (4 * width * (width + 1) + 2 * width)  # with the norm before it
+        own = depth * (4 * width * (width + 1) + 2 * width)  # with the norm before it
     return ModuleSize(
         own + pooled,
         first.forward + second.forward,
@@ -147,15 +148,19 @@ def fusion_size(settings: FusionSettings, workload: Workload, blocks: tuple[floa
     """A call of a fusion module on a text and its image, or on a text alone, through some of its blocks."""
     text, image, entering = workload.text_tokens, workload.image_tokens, workload.dim
     width, learned = settings.width or entering, settings.pooled == "learned"
-    run = len(block_range(settings.depth, blocks))
+    depth = settings.depth or workload.text_blocks
+    run = len(block_range(depth, blocks))
     if settings.attention != "merged":
         context = (image, entering) if settings.attention == "cross" else None
-        stack = _transformer(settings.depth, run, width, text + learned, context, gated=settings.gated)
+        stack = _transformer(depth, run, width, text + learned, context, gated=settings.gated)
         adapted, adapters = (text, 1) if width != entering else (0, 0)
         kept = (image + adapted if context else adapted) * entering
     else:
-        stack = _transformer(settings.depth, run, width, text + image + learned)
+        stack = _transformer(depth, run, width, text + image + learned)
         adapted, adapters, kept = text + image, 2, text * entering
+    if settings.shares:  # cross-attention is its own, and the first token
+        alone = _transformer(depth, run, width, text).parameters
+        stack = replace(stack, parameters=stack.parameters - alone + width)
     return ModuleSize(
         stack.parameters + adapters * (entering + 1) * width + learned * width,
         stack.forward + 2 * adapted * entering * width,
@@ -220,6 +225,8 @@ def _blocks(settings: FusionSettings | PixelDecoderSettings, workload: Workload)
 
 def _fusion_words(settings: FusionSettings, workload: Workload) -> str:
     words = {"cross": "cross-attention, ", "merged": "one sequence, ", "none": "of texts, "}
+    if settings.shares:
+        return f"`{settings.shares}` with cross-attention, counted as {workload.text_blocks} blocks of {workload.dim}"
     return f"{words[settings.attention]}{_blocks(settings, workload)}"
 
 

@@ -22,7 +22,8 @@ ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 class Workload:
     """The sizes a plan is made for: `batch` samples on `world` processes, features of `dim`, tokens per sample, vocabulary
     entries, samples of a reference set; the kind of device; the side of images in pixels; and how many samples of a process
-    go through the towers at once (`micro`; None: all)."""
+    go through the towers at once (`micro`; None: all). `text_blocks` is the depth of a text tower, for modules that share
+    its blocks: that of BERT."""
 
     batch: int
     world: int
@@ -35,6 +36,7 @@ class Workload:
     device: str = "cpu"
     image_size: int = 224
     micro: int | None = None
+    text_blocks: int = 12
 
     @property
     def patch_numbers(self) -> int:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 
-from vlmdsl.ir import Head, Module, Node, Use, walk
+from vlmdsl.ir import Encoder, Head, Module, Node, Use, walk
 from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.modules import APPLY, use_of
-from vlmdsl.primitives.faults import wrong_type
+from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, GivenName, Parameters, Primitive, Subject
-from vlmdsl.primitives.values import FusionValue, TupleValue, Value
+from vlmdsl.primitives.values import EncoderValue, FusionValue, TupleValue, Value
 from vlmdsl.source.limits import MAXIMUM_LAYERS, MAXIMUM_WIDTH
 
 _MATCH = Head("matched", 1, 0, 2, "none", "none", "relu", "all", "global", "each")
@@ -53,7 +54,23 @@ def _fuse(builder: Builder, subjects: Mapping[str, Value], parameters: Parameter
 
     assert isinstance(parameters, FuseParameters)
     values = parameters.model_dump()
+    shares = subjects["shares"]
+    if isinstance(shares, EncoderValue):
+        values |= {"depth": 0, "shares": _shared_tower(builder, shares, parameters)}
     return FusionValue(values.pop("name"), FusionSettings(gated=values.pop("gate") == "learned", **values))
+
+
+def _shared_tower(builder: Builder, shares: EncoderValue, parameters: FuseParameters) -> str:
+    """The name of the text tower whose blocks the module has."""
+    tower = shares.encoder
+    if replace(tower, frozen=False) != Encoder(tower.tower, "Text"):
+        expected = "a text tower, `language`, itself: no teacher, head or decoder, and none that encodes images too"
+        raise wrong_type(builder, "shares", "fuse", shares, expected)
+    for name in ("depth", "width", "heads", "attention", "pooled"):
+        if name in parameters.model_fields_set:
+            reason = f"is that of `{tower.tower}`, whose blocks the module shares: leave it out"
+            raise bad_value(builder, name, "fuse", reason)
+    return tower.tower
 
 
 register(
@@ -63,9 +80,19 @@ register(
         summary=(
             "The module that encodes a text given an image, `text | image`: a transformer over the last states of the"
             " text tower that attends to those of the image tower. A recipe replaces the default by an encoder called"
-            " `fusion`."
+            " `fusion`. One that shares a text tower is that tower, run once more on the embedded tokens, with"
+            " cross-attention in each block, attention in both directions and a first token of its own (BLIP)."
         ),
         meaning=_fuse,
+        subjects=(
+            Subject(
+                "shares",
+                ("Encoder",),
+                "the text tower whose blocks it shares, all of them",
+                default=TupleValue(()),
+                keyword=True,
+            ),
+        ),
         parameters=FuseParameters,
         formula=r"f(t \mid x)",
         cost="its blocks, over the tokens of the text, with attention to those of the image",

@@ -12,7 +12,7 @@ from vlmdsl.api.compile import compile
 from vlmdsl.api.driver import build_flows
 from vlmdsl.ir import CODES, Node
 from vlmdsl.ir.operations import OPERATIONS
-from vlmdsl.ir.operations.modules import STATES, patches_of
+from vlmdsl.ir.operations.modules import EMBEDDED, STATES, patches_of
 from vlmdsl.primitives import Law, Primitive
 from vlmdsl.primitives.similarities import similarity_part
 from vlmdsl.testing.gradients import check_gradients
@@ -166,7 +166,7 @@ def excluded_entries(objective: Objective, features: Mapping[str, Tensor]) -> di
         stem, _, part = name.rpartition("_")
         decoded = f"{stem}_dropped" in features  # of such an image all states that are there are those of patches
         whole = decoded or f"{stem}_replaced" in features or name in predicted
-        if part in ("tokens", "states") and f"{stem}_mask" in features and not whole:
+        if part in ("tokens", STATES, EMBEDDED) and f"{stem}_mask" in features and not whole:
             excluded[name] |= ~features[f"{stem}_mask"][:, :, None]
         elif part in ("vocabulary", "predicted"):
             text = stem.removesuffix("_teacher")  # whose logits are of the same tokens
@@ -181,14 +181,14 @@ def excluded_entries(objective: Objective, features: Mapping[str, Tensor]) -> di
 def _shared_masks(objective: Objective) -> dict[str, str]:
     """The masks of streams, each with that of the first stream of the same text: it has one length, whatever encodes it."""
     first: dict[Node, str] = {}
-    names = [(stream.source, stream.input("mask")) for stream in objective.streams if stream.tokens or stream.states]
+    names = [(stream.source, stream.input("mask")) for stream in objective.streams if stream.tokens or stream.entering]
     return {name: first.setdefault(source, name) for source, name in names}
 
 
 def _masks_of_targets(objective: Objective) -> dict[str, str]:
     """The inputs that say what tokens were of texts that a module was applied to, and those that say which are padding."""
     names = {stream.encode: stream.input("mask") for stream in objective.streams}
-    owners = [output for output in objective.module_outputs if output.node.inputs[0].operation is STATES]
+    owners = [output for output in objective.module_outputs if output.node.inputs[0].operation in (STATES, EMBEDDED)]
     ids = {output.input(part): output.node.inputs[0].inputs[0] for output in owners for part in CODES.values()}
     return {name: names[text] for name, text in ids.items() if name in objective.inputs}
 

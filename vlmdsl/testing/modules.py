@@ -76,11 +76,12 @@ class _Fused(NamedTuple):
 
 
 class _Encoded(NamedTuple):
-    """Output of a tower: `pooled [n, W]`, `tokens` and `states [n, L, W]`, `mask [n, L]`."""
+    """Output of a tower: `pooled [n, W]`, `tokens`, `states` and `embedded [n, L, W]`, `mask [n, L]`."""
 
     pooled: Tensor
     tokens: Tensor
     states: Tensor
+    embedded: Tensor
     mask: Tensor | None
 
 
@@ -99,7 +100,7 @@ class _Tower(nn.Module):
             columns = values.reshape(*values.shape[:3], -1, PATCH_SIDE).permute(0, 3, 1, 2, 4)
             tokens = torch.tanh(self.patch(columns.flatten(2)))
         tokens = tokens if mask is None else tokens.where(mask[:, :, None], self.padding)
-        return _Encoded(_mean(tokens, mask), tokens, tokens, mask)
+        return _Encoded(_mean(tokens, mask), tokens, tokens, tokens, mask)
 
 
 class _Fusion(nn.Module):

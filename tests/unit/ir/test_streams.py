@@ -58,7 +58,7 @@ def test_a_name_says_what_kind_of_input_it_is(recipe: str) -> None:
     """`_mask` is padding, `_tokens` has a token axis, and so on; a stream's own name is its pooled features."""
     program = vlmdsl.compile(recipe, compiled=False).program
     kinds = {"_tokens": 3, "_mask": 2, "_vocabulary": 3, "_targets": 2, "_states": 3, "_pixels": 4, "_dropped": 2}
-    kinds |= {"_words": 3, "boxes": 3, "_replaced": 2}
+    kinds |= {"_words": 3, "boxes": 3, "_replaced": 2, "_embedded": 3}
     kinds |= {"_assignment": 3, "_segments": 2}
     for port in inputs(program):
         if port.name.endswith("_input"):  # what a tower takes

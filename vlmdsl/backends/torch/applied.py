@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from vlmdsl.ir.operations.encoding import TOKENS
-from vlmdsl.ir.operations.modules import APPLY, CONTEXT
+from vlmdsl.ir.operations.modules import APPLY, CONTEXT, EMBEDDED
 from vlmdsl.planning import applied_of
 
 __all__ = [
@@ -20,7 +20,8 @@ _Environment: TypeAlias = Mapping[Any, Any]
 
 
 def fusion_input(node: Any, environment: _Environment) -> tuple[Tensor | None, ...]:
-    """The inputs of an `apply` node of fusion: the states of a text with their mask, and those of its image, if any."""
+    """The inputs of an `apply` node of fusion: the states of a text, or its embedded tokens, with their mask, and those of
+    its image, if any."""
     return tuple(part for parent in node.inputs for part in states_input(parent, environment))
 
 
@@ -75,4 +76,6 @@ def states_input(node: Any, environment: _Environment) -> tuple[Tensor, Tensor |
         return output.tokens, output.mask
     if node.operation is CONTEXT:
         return output.context, None
+    if node.operation is EMBEDDED:
+        return output.embedded, output.mask
     return output.tokens if node.operation is TOKENS else output.states, output.mask

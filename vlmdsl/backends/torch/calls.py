@@ -23,7 +23,7 @@ from vlmdsl.ir.operations.encoding import NORMALIZE, PATCH_CODES, POOLED, TOKENS
 from vlmdsl.ir.operations.grounding import WORD_MAP
 from vlmdsl.ir.operations.grouping import ASSIGNMENT, PATCH_SEGMENTS
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY, UNITE
-from vlmdsl.ir.operations.modules import APPLY, DROPPED, OWN, PIXELS, REPLACED, STATES
+from vlmdsl.ir.operations.modules import APPLY, DROPPED, EMBEDDED, OWN, PIXELS, REPLACED, STATES
 from vlmdsl.ir.operations.per_sample import INDEX
 from vlmdsl.ir.operations.prediction import TOKEN_IDS, TOKEN_LOSS, predicted_by
 from vlmdsl.ir.operations.reductions import SAMPLES
@@ -291,6 +291,7 @@ RULES: dict[str, Rule] = {
     POOLED: _pooled,
     TOKENS: _tokens,
     STATES: _tokens,
+    EMBEDDED: _tokens,
     APPLY: _applied,
     PIXELS: _pixels,
     DROPPED: _named_after,

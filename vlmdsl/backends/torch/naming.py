@@ -23,7 +23,18 @@ from vlmdsl.ir.operations.grounding import REGIONS, WORD_MAP
 from vlmdsl.ir.operations.grouping import ASSIGNMENT, PATCH_SEGMENTS
 from vlmdsl.ir.operations.matrices import SCORE, SIMILARITY
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE, fetches_input
-from vlmdsl.ir.operations.modules import APPLY, CODES_AT, CODES_WHERE, CONTEXT, DROPPED, OWN, PIXELS, REPLACED, STATES
+from vlmdsl.ir.operations.modules import (
+    APPLY,
+    CODES_AT,
+    CODES_WHERE,
+    CONTEXT,
+    DROPPED,
+    EMBEDDED,
+    OWN,
+    PIXELS,
+    REPLACED,
+    STATES,
+)
 from vlmdsl.ir.operations.per_sample import INDEX, LOOKUP, MIXTURE, RUNNING_MEANS, WRITE
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
 from vlmdsl.ir.operations.reductions import CROSS_ENTROPY, HINGE
@@ -180,6 +191,7 @@ _MEANINGS: dict[str, Callable[[Names, Node], str]] = {
     TOKEN_IDS: lambda names, node: f"{names.stream(node)}_{CODES[node.string('which')]}",
     MIX: lambda names, node: names.mixture(node),
     STATES: lambda names, node: f"{names.stream(node)}_states",
+    EMBEDDED: lambda names, node: f"{names.stream(node)}_embedded",
     APPLY: lambda names, node: names.module(node),
     PIXELS: lambda names, node: f"{names.stream(node)}_patches",
     DROPPED: lambda names, node: f"{names.stream(node)}_dropped",

@@ -238,12 +238,11 @@ def _of_stream(stream: Stream, step: Compute, environment: Environment) -> Itera
         output = environment[applied]
         if stream.pooled:
             yield stream.name, output if stream.encoder.heads else output.pooled
-        states = stream.states and bool(step.gives)  # inputs of modules, which the last function does not read
-        named = ("tokens", "codes", "assignment")
-        for part, read in (*((name, getattr(stream, name)) for name in named), ("states", states)):
-            if read:
-                yield stream.input(part), getattr(output, part)
-        if (stream.tokens or states) and output.mask is not None:
+        entering = stream.entering if step.gives else ()  # inputs of modules, which the last function does not read
+        own = (name for name in ("tokens", "codes", "assignment") if getattr(stream, name))
+        for part in (*own, *entering):
+            yield stream.input(part), getattr(output, part)
+        if (stream.tokens or entering) and output.mask is not None:
             yield stream.input("mask"), output.mask
 
 

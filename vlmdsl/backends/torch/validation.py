@@ -22,13 +22,13 @@ class FeatureChecker:
 
     def __init__(self, program: Program, without_logits: Collection[Node] = ()) -> None:
         self._inputs = {spec.name: spec for spec in inputs(program, without_logits)}
-        masks = [stream.input("mask") for stream in streams(program) if stream.tokens or stream.states]
+        masks = [stream.input("mask") for stream in streams(program) if stream.tokens or stream.entering]
         self._optional = {name for name in masks if name in self._inputs and "P" in self._inputs[name].axes}
         self._optional |= {name for name, spec in self._inputs.items() if spec.axes == ("V",)}
         self._same_tokens = [
             [stream.input(output), stream.input(beside)]
             for stream in streams(program)
-            for output, beside in (("tokens", "mask"), ("states", "mask"), *_PREDICTED)
+            for output, beside in (("tokens", "mask"), ("states", "mask"), ("embedded", "mask"), *_PREDICTED)
             if {stream.input(output), stream.input(beside)} <= self._inputs.keys()
         ]
         self._products = [

@@ -25,8 +25,8 @@ from vlmdsl.types import (
 )
 
 __all__ = [
-    "APPLY", "CODES_AT", "CODES_WHERE", "CONTEXT", "DROPPED", "MATCHED", "MATCHING", "OWN", "PIXELS", "RECONSTRUCT",
-    "REPLACED", "STATES", "drops_of", "patches_of", "pooler_of", "replacements_of", "use_of",
+    "APPLY", "CODES_AT", "CODES_WHERE", "CONTEXT", "DROPPED", "EMBEDDED", "MATCHED", "MATCHING", "OWN", "PIXELS",
+    "RECONSTRUCT", "REPLACED", "STATES", "drops_of", "patches_of", "pooler_of", "replacements_of", "use_of",
 ]  # fmt: skip
 
 
@@ -67,6 +67,11 @@ def states(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, EncodedType)
     assert isinstance(types[0], EncodedType)
     return TokensType(tokens=token_axis(types[0].kind), features="W")
+
+
+def embedded(node: Node, types: tuple[Type, ...]) -> Type:
+    need(types == (EncodedType("Text"),), f"are those of a text, got {types}")
+    return states(node, types)
 
 
 def apply(node: Node, types: tuple[Type, ...]) -> Type:
@@ -211,6 +216,16 @@ STATES = define(
         enters=True,
         takes="encode",
         gives="Tokens: the last states of the tower, which modules on it take",
+    )
+)
+EMBEDDED = define(
+    Operation(
+        "embedded",
+        embedded,
+        reads_encoder_output=True,
+        enters=True,
+        takes="encode of a Text",
+        gives="Tokens: what enters the first block of the tower, which a module that shares its blocks takes",
     )
 )
 APPLY = define(

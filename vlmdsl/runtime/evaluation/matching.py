@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlmdsl.backends.torch.applied import states_input
 from vlmdsl.backends.torch.step import Environment, Step
 from vlmdsl.ir import Node, Program, loaded_origin, parts_of, root_field, vocabulary_use
-from vlmdsl.ir.operations.encoding import ENCODE, source_of
+from vlmdsl.ir.operations.encoding import source_of
 from vlmdsl.ir.operations.mining import FETCH, fetches_input
-from vlmdsl.ir.operations.modules import APPLY, MATCHED, MATCHING, use_of
+from vlmdsl.ir.operations.modules import APPLY, EMBEDDED, MATCHED, MATCHING, STATES, use_of
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
 from vlmdsl.ir.operations.scalars import DRAW, RAMP, SCALAR
 from vlmdsl.ir.schedule import Apply, Mode
@@ -277,7 +278,7 @@ def _picks(fused: Node, environment: Environment) -> Tensor:
     encoded again, the same ids or pixels."""
     fetched = next((parent for parent in fused.inputs if parent.operation is FETCH), None)
     if fetched is not None:
-        own, taken = environment[applied_of(_encode(fetched))].states, environment[fetched].values
+        own, taken = states_input(_of_batch(fetched), environment)[0], environment[fetched].values
     else:
         sources = (source_of(parent) for parent in fused.inputs)
         source = next(source for source in sources if fetches_input(source))
@@ -286,10 +287,11 @@ def _picks(fused: Node, environment: Environment) -> Tensor:
     return torch.cdist(taken.flatten(1).double(), own.flatten(1).double()).argmin(dim=1)
 
 
-def _encode(node: Node) -> Node:
-    while node.operation is not ENCODE:
-        node = node.inputs[0]
-    return node
+def _of_batch(taken: Node) -> Node:
+    """What the tokens of picked samples were taken from: those of the whole batch."""
+    while taken.operation not in (STATES, EMBEDDED):
+        taken = taken.inputs[0]
+    return taken
 
 
 def _call(model: VisionLanguageModel, fused: Node, inputs: TowerInput) -> Any:

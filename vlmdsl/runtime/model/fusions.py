@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -113,6 +114,12 @@ def _built(
     if isinstance(settings, PluginFusionSettings):
         assert context_width is not None, "a module of a plug-in takes an image"
         return plugin_fusion(settings, states_width, context_width)
+    blocks = text.encoder.shared_blocks
+    if settings.shares and blocks is None:
+        problem = f"is to share its blocks with `{module.name}`, and has none that are built in"
+        raise _unfit(text.tower, problem, "choose a tower such as `transformer:tiny`, or leave `shares` of `fuse` out")
+    if settings.shares and blocks is not None:
+        settings = replace(settings, depth=len(blocks.blocks), heads=blocks.heads)
     width = settings.width or states_width
     if width % (settings.heads or 1):
         problem = f"has states of {width} numbers, which {settings.heads} heads of `{module.name}` do not divide evenly"

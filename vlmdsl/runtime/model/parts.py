@@ -18,7 +18,7 @@ from vlmdsl.runtime.model.linear_heads import LinearHeads
 from vlmdsl.runtime.model.pixel_decoders import PixelDecoders
 from vlmdsl.runtime.model.poolers import Poolers
 from vlmdsl.runtime.model.teachers import Teachers
-from vlmdsl.runtime.model.ties import tie_decoders
+from vlmdsl.runtime.model.ties import tie_modules
 from vlmdsl.runtime.model.token_heads import TokenHeads
 from vlmdsl.runtime.model.tower_needs import check_towers, tower_needs
 from vlmdsl.runtime.model.towers import Towers
@@ -67,7 +67,7 @@ class Parts:
         families: dict[str, ModuleFamily] = {"tower": Towers(encoders, frozen)}
         for name, family in FAMILIES.items():
             families[name] = family.of(needs, families)
-        tied = tie_decoders(needs, families)
+        tied = tie_modules(needs, families)
         terms = (term.node for objective in objectives for term in objective.program.terms)
         _hold_untrained(needs, trained_modules(reached(terms)), families)
         taught = any(use.follows for use in needs.uses)
@@ -105,8 +105,12 @@ class Parts:
 
     @property
     def separate_units(self) -> list[nn.Module]:
-        """The units whose weights are theirs alone: those that share some cannot be gathered one by one."""
+        """The units whose weights are theirs alone: those that share some cannot be gathered one by one, nor can a teacher
+        that follows such a one weight by weight."""
         shared = {id(weight) for name in self.tied for weight in self.towers[name].parameters()}
+        for _, own, followed in self.teachers.pairs(self.families) if self.teachers else ():
+            if any(id(weight) in shared for weight in followed.parameters()):
+                shared |= {id(weight) for weight in own.parameters()}
         return [unit for unit in self.units if not any(id(weight) in shared for weight in unit.parameters())]
 
     def follow(self, order: str) -> None:

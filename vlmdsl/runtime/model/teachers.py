@@ -96,14 +96,14 @@ class Teachers(nn.Module):
 
     def begin_again(self, families: Families) -> None:
         """Make each teacher a copy of what it follows, as before the first step."""
-        for _, own, followed in self._pairs(families):
+        for _, own, followed in self.pairs(families):
             own.load_state_dict(followed.state_dict())
         self.steps_done.zero_()
 
     @torch.no_grad()
     def follow(self, families: Families, order: str) -> None:
         """Update the teachers with this order: `before` the forward pass, or `after` the optimiser step."""
-        for teacher, own, followed in self._pairs(families):
+        for teacher, own, followed in self.pairs(families):
             if teacher.order == order:
                 moves = teacher.schedule != "constant" and not self.steps_done.is_meta  # meta tensors have no data
                 done = int(self.steps_done) if moves else 0
@@ -113,7 +113,7 @@ class Teachers(nn.Module):
         if order == "after":
             self.steps_done += 1
 
-    def _pairs(self, families: Families) -> Iterator[tuple[Teacher, nn.Module, nn.Module]]:
+    def pairs(self, families: Families) -> Iterator[tuple[Teacher, nn.Module, nn.Module]]:
         """Each teacher's networks, with what they follow."""
         parts = _heads(families).parts
         for (base, teacher), name in self._names.items():

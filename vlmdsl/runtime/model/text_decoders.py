@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vlmdsl.backends.torch.applied import states_input
@@ -59,7 +59,7 @@ def decoder_need(streams: Iterable[Stream], tower: str) -> DecoderNeed | None:
 def tower_of_words(streams: Iterable[Stream], tower: str) -> str:
     """The text tower whose states a fusion module takes, of a decoder that shares the weights of both. Raises
     `DiagnosticError` (V0832) if there is not one such tower."""
-    own = [stream for stream in streams if stream.states and stream.encode.type == EncodedType("Text")]
+    own = [stream for stream in streams if stream.entering and stream.encode.type == EncodedType("Text")]
     (first, *others) = dict.fromkeys(stream.encoder.tower for stream in own if stream.encoder.teacher is None) or ("",)
     if others or not first:
         problem = "shares the weights of a fusion module, but that takes the states of several text towers, or of none"
@@ -85,13 +85,16 @@ def built_decoder(
         raise _unfit(tower, f"attends to contexts of different widths: {listed}", "give each its own decoder: `name=`")
     context_width = next(iter(widths), None)
     entering = towers[need.words].states_width if need.words else context_width
-    width = need.settings.width or entering or dimension
-    if width % (need.settings.heads or 1):
-        problem = f"has states of {width} numbers, which its {need.settings.heads} heads do not divide evenly"
+    blocks, settings = towers[need.words].shared_blocks if need.words else None, need.settings
+    if not settings.depth and blocks is not None:
+        settings = replace(settings, depth=len(blocks.blocks), heads=blocks.heads)
+    width = settings.width or entering or dimension
+    if width % (settings.heads or 1):
+        problem = f"has states of {width} numbers, which its {settings.heads} heads do not divide evenly"
         raise _unfit(tower, problem, "set `heads` of `text_decoder` to a divisor, or leave it out")
     length = 2 * text_length if need.prompted else text_length
     return TextDecoderTower(
-        need.settings, width, vocabulary_size, length, dimension, context_width, yields, parallel=need.parallel
+        settings, width, vocabulary_size, length, dimension, context_width, yields, parallel=need.parallel
     )
 
 

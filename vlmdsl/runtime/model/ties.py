@@ -1,7 +1,8 @@
-"""Text decoders that share weights: all but the self-attention with a fusion module, the embeddings with its text tower.
+"""Modules that share weights: a fusion module the blocks of a text tower, all but cross-attention; a text decoder those of
+a fusion module, all but self-attention, and the embeddings of its text tower.
 
-One language model in several modes, as in BLIP (Li et al., ICML 2022): an encoder of texts given images and a decoder
-differ in which tokens see which.
+One language model in several modes, as in BLIP (Li et al., ICML 2022): an encoder of texts has no cross-attention, and an
+encoder of texts given images and a decoder differ in which tokens see which.
 """
 
 from __future__ import annotations
@@ -14,19 +15,25 @@ from vlmdsl.runtime.model.family import Families, Needs
 from vlmdsl.runtime.model.text_decoders import tower_of_words
 from vlmdsl.runtime.model.towers import Towers
 from vlmdsl.runtime.modules import Fusion, TextDecoder, TextDecoderTower
+from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.runtime.modules.towers.blocks import Block
 from vlmdsl.source import Span
 
-__all__ = ["tie_decoders"]
+__all__ = ["tie_modules"]
 
 
-def tie_decoders(needs: Needs, families: Families) -> frozenset[str]:
-    """Give the text decoders that say so the weights of their fusion modules; the names of all towers that share some.
+def tie_modules(needs: Needs, families: Families) -> frozenset[str]:
+    """Give the fusion modules and text decoders that say so the weights that they share; the names of all towers that share
+    some.
 
-    Raises `DiagnosticError` (V0832) where a decoder and what it shares are not of one size.
+    Raises `DiagnosticError` (V0832) where a module and what it shares are not of one size.
     """
     towers, tied = families["tower"], set[str]()
     assert isinstance(towers, Towers)
+    for fusion in families["fusion"].parts.values():
+        if isinstance(fusion, Fusion) and fusion.settings.shares:
+            tied.add(fusion.settings.shares)
+            _share_tower(towers.encoder(fusion.settings.shares), fusion)
     encoders = dict.fromkeys(stream.encoder.bare for stream in needs.streams if stream.encoder.teacher is None)
     for tower, shares in {each.tower: each.decoder.shares for each in encoders if each.decoder is not None}.items():
         if shares and tower not in tied:
@@ -34,6 +41,14 @@ def tie_decoders(needs: Needs, families: Families) -> frozenset[str]:
             _tie(tower, towers, words, families["fusion"].parts[shares])
             tied |= {tower, words}
     return frozenset(tied)
+
+
+def _share_tower(tower: Encoder, fusion: Fusion) -> None:
+    """Make the blocks of a fusion module those of a text tower."""
+    blocks, positions = tower.shared_blocks, getattr(tower, "positions", None)
+    assert blocks is not None, "a tower without such blocks was refused"
+    assert isinstance(positions, nn.Parameter)
+    fusion.share(blocks, positions, getattr(tower, "embedding_norm", None))
 
 
 def _tie(tower: str, towers: Towers, words: str, fusion: object) -> None:

@@ -35,6 +35,9 @@ class Fusion(nn.Module):
     The context is optional in each call: without one the same weights encode the text alone (as in ALBEF and FIBER), and
     without a `context_width` there are no others. States
     of another width are projected. A `learned` pooled token follows the text, where causal attention sees all of it.
+
+    One that shares the blocks of a text tower takes its embedded tokens, the first of which it replaces by a learned one;
+    `share` makes the blocks those of the tower.
     """
 
     def __init__(self, settings: FusionSettings, states_width: int, context_width: int | None) -> None:
@@ -43,9 +46,21 @@ class Fusion(nn.Module):
         self.settings, self.width = settings, width
         self.adapter = nn.Linear(states_width, width) if states_width != width else None
         self.pooled_token = learned_token(width) if settings.pooled == "learned" else None
+        self.first_token = learned_token(width) if settings.shares else None
+        self.register_parameter("positions", None)
+        self.embedding_norm: nn.Module | None = None
         self.heads = usual_heads(settings.heads, width)
         self.transformer = Transformer(width, settings.depth, self.heads, context_width, gated=settings.gated)
         initialise(self)
+
+    def share(self, blocks: Transformer, positions: nn.Parameter, embedding_norm: nn.Module | None) -> None:
+        """Have the weights of the blocks of a text tower, all but those of cross-attention, and those that its embedded
+        tokens have beside the words."""
+        for own, shared in zip(self.transformer.blocks, blocks.blocks, strict=True):
+            for name in ("attention_norm", "attention", "feed_forward_norm", "feed_forward"):
+                setattr(own, name, getattr(shared, name))
+        self.transformer.norm = blocks.norm
+        self.positions, self.embedding_norm = positions, embedding_norm
 
     def forward(
         self,
@@ -67,6 +82,8 @@ class Fusion(nn.Module):
         x = without_padding(states, mask)
         if self.adapter is not None and x.shape[-1] != self.width:
             x = self.adapter(x)
+        if self.first_token is not None:
+            x = torch.cat([self._first().expand(len(x), 1, -1), x[:, 1:]], dim=1)
         length, seen, appended = x.shape[1], mask, self.pooled_token is not None
         if self.pooled_token is not None:
             x, seen = with_token(x, self.pooled_token, mask)
@@ -77,6 +94,12 @@ class Fusion(nn.Module):
         hidden = self.transformer(x, attended, kernel, context, context_mask, part.start, part.stop)
         pooled = hidden[:, 0 if self.pooled_token is None else length]
         return SequenceFeatures(hidden[:, :length], mask, pooled)
+
+    def _first(self) -> Tensor:
+        """The first token as the tower embeds its own, `[W]`."""
+        assert self.first_token is not None
+        first = self.first_token if self.positions is None else self.first_token + self.positions[0]
+        return first if self.embedding_norm is None else self.embedding_norm(first)
 
 
 class MergedFusion(nn.Module):

@@ -143,6 +143,7 @@ class Transformer(nn.Module):
         gated: bool = False,
     ) -> None:
         super().__init__()
+        self.heads = heads
         self.blocks = nn.ModuleList(
             Block(width, heads, context_width if number >= cross_from else None, gated=gated) for number in range(depth)
         )

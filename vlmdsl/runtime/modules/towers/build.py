@@ -268,8 +268,10 @@ def _misfit(encoder: Encoder, request: Request) -> tuple[str, str] | None:
         return f"takes texts of at most {length} tokens, not {request.text_length}", f"set `model.text_length={length}`"
     if request.region_length is not None and encoder.region_length is None:
         return "cannot be entered part-way by regions", "choose a built-in tower: `model.image_encoder=vit:tiny`"
-    if "states" in encoder.yields and not encoder.states_width:
-        return "has no states of tokens that a module could be applied to", "choose another tower, such as `vit:tiny`"
+    unshared = "embedded" in encoder.yields and encoder.shared_blocks is None
+    if unshared or ("states" in encoder.yields and not encoder.states_width):
+        what = "built-in blocks that a fusion module could share" if unshared else "states that a module could be applied to"
+        return f"has no {what}", f"choose another tower, such as `{'transformer' if unshared else 'vit'}:tiny`"
     entries = encoder.vocabulary_size
     if entries is not None and request.vocabulary_size is not None and request.vocabulary_size > entries:
         return (

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vlmdsl import ir
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import EncoderDoesNotFit
+from vlmdsl.runtime.modules.towers.blocks import Transformer
 from vlmdsl.runtime.values import ImageFormat, TextFormat
 from vlmdsl.source import Span
 
@@ -31,7 +32,7 @@ class EncodedFeatures(NamedTuple):
     `pooled [b, D]`, `tokens [b, L, D]`, `mask [b, L]` (bool, true where there is a token; None if all are real). An encoder
     that yields a vocabulary gives `states [b, L, W]`, what its `vocabulary_head` makes logits `[b, L, V]` of: it is for the
     caller to say of which streams, because logits are large. A tokenizer of images gives `codes [b, P]`, int64; a tower that
-    groups gives the `assignment [b, P, G]` of patches to groups.
+    groups gives the `assignment [b, P, G]` of patches to groups. `embedded [b, L, W]` enters the first block of texts.
     """
 
     pooled: Tensor | None = None
@@ -40,11 +41,12 @@ class EncodedFeatures(NamedTuple):
     states: Tensor | None = None
     codes: Tensor | None = None
     assignment: Tensor | None = None
+    embedded: Tensor | None = None
 
     @property
     def padded(self) -> tuple[str, ...]:
         """The members with the axis L."""
-        return ("tokens", "mask", "states")
+        return tuple(name for name in self._fields if name not in ("pooled", "codes", "assignment"))
 
 
 class Encoder(nn.Module):
@@ -125,6 +127,12 @@ class Encoder(nn.Module):
         """The embedding of token ids of a text encoder: a module with `weight [V, W]`; None if it has no such module."""
         embedding: nn.Module | None = getattr(self, "embedding", None)
         return embedding
+
+    @property
+    def shared_blocks(self) -> Transformer | None:
+        """The blocks of a text encoder that a fusion module may share, `fuse(shares=...)`; its `positions` and
+        `embedding_norm` are then those of its embedded tokens. None if it has none to share."""
+        return None
 
     def tie_vocabulary(self, name: str) -> None:
         """Make the weight of the linear map to the vocabulary and that of the token embedding one parameter.

@@ -67,6 +67,10 @@ class TextTransformer(Encoder):
         if "vocabulary" in self.yields:
             self.vocabulary_head = nn.Linear(config.width, config.vocabulary_size)
 
+    @property
+    def shared_blocks(self) -> Transformer:
+        return self.transformer
+
     def forward(self, values: Tensor, mask: Tensor | None = None) -> EncodedFeatures:
         """Features of texts; an empty text is read as its first padding token, so that no feature is undefined."""
         length = values.shape[1]
@@ -74,17 +78,18 @@ class TextTransformer(Encoder):
             raise ValueError(f"texts of {length} tokens; this encoder takes at most {self.config.text_length}")
         if mask is None:
             mask = torch.ones_like(values, dtype=torch.bool)
-        hidden = self.embedding(values) + self.positions[:length]
+        embedded = self.embedding(values) + self.positions[:length]
         if self.embedding_norm is not None:
-            hidden = self.embedding_norm(hidden)
+            embedded = self.embedding_norm(embedded)
         causal = self.config.causal
         # Padding comes last, so causal attention never sees it from a token.
-        hidden = self.transformer(hidden, mask=None if causal else never_empty(mask), causal=causal)
+        hidden = self.transformer(embedded, mask=None if causal else never_empty(mask), causal=causal)
         return EncodedFeatures(
             pooled=None if self.pooled_projection is None else self.pooled_projection(last_token(hidden, mask)),
             tokens=None if self.token_projection is None else self.token_projection(hidden),
             mask=mask,
             states=hidden if self.yields & {"vocabulary", "states"} else None,
+            embedded=embedded if "embedded" in self.yields else None,
         )
 
 
