@@ -68,11 +68,12 @@ def check_focal(name: str, arguments: dict[str, object], *, compiled: bool) -> N
     check(loss, tensors["out_total"], {"logits": (logits, tensors["grad_logits"])}, 1e-6 if "softmax" in name else 1e-9)
 
 
-def test_focal_of_grounding_dino_is_a_mean_over_queries() -> None:
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eager", "compiled"])
+def test_focal_of_grounding_dino_is_a_mean_over_queries(compiled: bool) -> None:
     tensors = tensors_of("groundingdino-detrfocal")
     logits = tensors["logits"].requires_grad_()
     boxes, queries = 3, logits.shape[1]
-    loss = ops.focal(logits, ops.WordMap(tensors["targets"] > 0), reduction="sum") / (boxes * queries)
+    loss = run(ops.focal, compiled, logits, ops.WordMap(tensors["targets"] > 0), reduction="sum") / (boxes * queries)
     check(loss, tensors["out_total"], {"logits": (logits, tensors["grad_logits"])})
 
 
