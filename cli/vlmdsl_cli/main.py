@@ -26,6 +26,7 @@ COMMANDS = {
     "classify": "Classify pictures with a trained model.",
     "search": "Find the pictures that fit a text, with a trained model.",
     "ground": "Find where phrases are in a picture, with a trained model.",
+    "caption": "Write captions of pictures, with a trained model.",
     "report": "Write the page of a run or of a comparison.",
     "encode": "Write the features of a data set by a trained model to a file.",
     "export": "Write a trained model for others, with a model card.",

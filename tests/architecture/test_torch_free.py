@@ -30,6 +30,7 @@ print(f"exit code {code}, heavy modules {heavy}", file=sys.stderr)
         ["recipes"],
         ["train", "--help"],
         ["ground", "--help"],
+        ["caption", "--help"],
         ["eval", "--help"],
         ["compare", "--help"],
         ["--version"],

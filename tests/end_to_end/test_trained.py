@@ -14,16 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor
 
 import vlmdsl
+from vlmdsl.api.caption import caption
 from vlmdsl.api.classify import classify
 from vlmdsl.api.encode import encode
 from vlmdsl.api.search import search
 from vlmdsl.runtime.data import map_fields, open_source
 from vlmdsl.runtime.modules.towers import EncodedFeatures
 from vlmdsl.runtime.trained import EncodedData, embeddings
+from vlmdsl_cli.main import application
 
 HELD_OUT = "shapes:samples=40"
 SETTINGS: dict[str, object] = {"train.batch": 16, "train.compile": False, "evaluation.limit": 40, "evaluation.neighbours": 0}
@@ -151,7 +154,14 @@ def test_decoders_write_captions(tmp_path: Path, recipe: str, prompt: str) -> No
     captions = model.caption(images, prompt=prompt)
     assert [isinstance(text, str) for text in captions] == [True] * 3
     assert captions == [model.caption(image, prompt=prompt)[0] for image in images]
-    assert len(model.caption(images, prompt=prompt, beams=2)) == 3
+    two = model.caption(images, prompt=prompt, beams=2)
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    for file, image in zip(files, images, strict=True):
+        Image.fromarray(image).save(file)
+    assert caption(tmp_path / "run", files, prompt=prompt, beams=2).captions == tuple(zip(map(str, files), two, strict=True))
+    words = ["caption", str(tmp_path / "run"), *map(str, files), "--prompt", prompt, "--beams", "2", "--json"]
+    printed = json.loads(CliRunner().invoke(application, words).stdout)
+    assert [row["caption"] for row in printed["captions"]] == two
     if prompt:
         with pytest.raises(vlmdsl.DiagnosticError, match="V0861"):
             model.caption(images)
