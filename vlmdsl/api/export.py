@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from vlmdsl._resources import installed_version
 from vlmdsl.api.driver import build_flows
 from vlmdsl.api.load import load
+from vlmdsl.api.runs import folder_and_checkpoint
 from vlmdsl.backends.latex import formula
 from vlmdsl.diagnostics.cells import displayed, plain
 
@@ -45,7 +46,7 @@ class ExportResult:
 
 
 def export(run: str | Path, out: str | Path, *, format: Format = "safetensors") -> ExportResult:
-    """Write the newest checkpoint of a run to a new folder, with a model card.
+    """Write the newest checkpoint of a run, or one of its checkpoints, to a new folder, with a model card.
 
     `safetensors`: the weights, the recipe and the settings; `vlmdsl.load(OUT)` loads them. `hf` and `open_clip`: a folder
     that `transformers` or `open_clip` loads as one of its own models. `torch-export` and `onnx`: one program from images to
@@ -53,7 +54,7 @@ def export(run: str | Path, out: str | Path, *, format: Format = "safetensors") 
     what the format cannot hold, and V0901 without the package that writes it.
 
     Args:
-        run: the run folder.
+        run: the run folder, or that of a checkpoint in it.
         out: the folder to write, new or empty.
         format: one of `FORMATS`.
 
@@ -67,8 +68,8 @@ def export(run: str | Path, out: str | Path, *, format: Format = "safetensors") 
     'clip'
     """
     folders = import_module("vlmdsl.runtime.training.run_folder")
-    folders.RunFolder.check_free(str(out))
-    folder: RunFolder = folders.RunFolder.existing(str(run))
+    folders.RunFolder.check_free(str(out), "folder")
+    folder, _ = folder_and_checkpoint(run)
     model, trained = load(run, device="cpu"), import_module("vlmdsl.runtime.trained")
     place: Path = folders.make_folder(str(out))
     written: Exported = trained.write_export(format, model, folder, place)
@@ -123,7 +124,7 @@ def _card(folder: RunFolder, model: TrainedModel, written: Exported, format: For
         "## Evaluation",
         "",
         "~~~~",
-        measured(results) if results else "not measured",
+        measured(results) if results.get("step") == model.step else "not measured",
         "~~~~",
         "",
         "## Licence and limits",

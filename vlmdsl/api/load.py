@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmdsl.api.driver import build_flows
-from vlmdsl.api.runs import course, load_settings, parts_of
+from vlmdsl.api.runs import course, folder_and_checkpoint, load_settings, parts_of
 
 if TYPE_CHECKING:
     from vlmdsl.runtime.trained import TrainedModel
@@ -16,14 +16,15 @@ __all__ = ["load"]
 
 
 def load(run: str | Path, *, device: str | None = None, batch: int = 64) -> TrainedModel:
-    """The model of a run's newest complete checkpoint; the data that it was trained on need not be there.
+    """The model of a run's newest complete checkpoint, or of one of its checkpoints; the data that it was trained on need
+    not be there.
 
     Only a model that retrieves from reference samples while it encodes (`ra_clip`) reads them again. Raises
     `DiagnosticError`: V0816 if the folder is not that of a run, or has no complete checkpoint, V0850 for a damaged file,
     V0910 if there is no such device.
 
     Args:
-        run: the run folder.
+        run: the run folder, or that of a checkpoint in it (`runs/clip-1/checkpoints/step-00000400`).
         device: `cpu`, `cuda` or `auto`; that of the run's settings if left out.
         batch: how many images or texts are encoded at a time.
 
@@ -38,12 +39,12 @@ def load(run: str | Path, *, device: str | None = None, batch: int = 64) -> Trai
     >>> model.classify(picture, ["circle", "square"]).shape
     torch.Size([1, 2])
     """
-    folder = import_module("vlmdsl.runtime.training.run_folder").RunFolder.existing(str(run))
+    folder, checkpoint = folder_and_checkpoint(run)
     record = folder.read_facts().recipe
     built = build_flows(folder.recipe, knobs=record.given_knobs, kept=folder.kept_uses())
     settings = {} if device is None else {"train.device": device}
     config = load_settings(folder.config, (), settings, parts_of(built))
     measuring = import_module("vlmdsl.runtime.training.measuring")
-    restored = measuring.restored_model(course(built, config, compiled=False), config, folder)
+    restored = measuring.restored_model(course(built, config, compiled=False), config, folder, checkpoint)
     trained: type[TrainedModel] = import_module("vlmdsl.runtime.trained").TrainedModel
     return trained(record.name, restored.checkpoint, restored.step, restored.measured, restored.materials, batch)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -28,11 +29,25 @@ if TYPE_CHECKING:
     from vlmdsl.runtime.training.starting import RecipeFiles
 
 __all__ = [
-    "among_several", "check_resumable", "course", "first_process", "settings_of_call", "load_settings", "parts_of",
-    "recipe_files", "recipe_record",
+    "among_several", "check_resumable", "course", "first_process", "folder_and_checkpoint", "load_settings", "parts_of",
+    "recipe_files", "recipe_record", "settings_of_call",
 ]  # fmt: skip
 
 _MAIN = "recipe.vlo"
+
+
+def folder_and_checkpoint(run: str | Path) -> tuple[RunFolder, Path | None]:
+    """The run in a folder; where that is the folder of a checkpoint, the run that it is of, and the checkpoint. Raises
+    `DiagnosticError` as `RunFolder.existing` does."""
+    existing = import_module("vlmdsl.runtime.training.run_folder").RunFolder.existing
+    try:
+        return existing(str(run)), None
+    except DiagnosticError:
+        with suppress(OSError, ValueError):  # of a text that is not a path
+            checkpoint = Path(run).resolve()
+            if import_module("vlmdsl.runtime.training.checkpoint").is_checkpoint(checkpoint):
+                return existing(str(checkpoint.parent.parent)), checkpoint
+        raise
 
 
 def first_process() -> bool:

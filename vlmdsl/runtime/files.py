@@ -79,7 +79,7 @@ def read_json(path: Path, model: type[Model], *, sealed: bool = False, help: str
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in fault["loc"])
-        raise damaged(path, f"`{where}`: {fault['msg']}", *helps) from None
+        raise damaged(path, f"`{where}`: {str(fault['msg']).removeprefix('Value error, ')}", *helps) from None
 
 
 def seal(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,8 +144,8 @@ def writing(path: Path) -> Iterator[None]:
             raise
         if number in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST) and path.is_dir():
             raise damaged(path, "a folder is in its place", "remove it") from error
-        reason = os.strerror(number)
-        raise DiagnosticError((CannotWrite.at(_COMMAND_LINE, path=path, reason=reason),)) from error
+        help = () if path.parent.is_dir() else (f"there is no folder `{path.parent}`: create it first",)
+        raise DiagnosticError((CannotWrite.at(_COMMAND_LINE, path=path, reason=os.strerror(number), help=help),)) from error
 
 
 def flush(path: Path) -> None:

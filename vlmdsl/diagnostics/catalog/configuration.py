@@ -98,7 +98,7 @@ class RunFolderTaken(Problem):
 
 class NothingToResume(Problem):
     code = "V0816"
-    template = "there is no run to resume in `{path}`: {reason}"
+    template = "there is no run to load or resume in `{path}`: {reason}"
     summary = "A run folder has no complete checkpoint."
     explanation = (
         "Resuming needs the folder of a run; evaluating needs at least one complete checkpoint in `checkpoints/`. "

@@ -74,7 +74,9 @@ def write_shards(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.glob("shard-*.tar")):
-            raise DiagnosticError((ShardsExist.at(Span("<command line>", 0, 0), path=folder),))
+            raise DiagnosticError(
+                (ShardsExist.at(Span("<command line>", 0, 0), path=folder, help=("name another folder, or remove them",)),)
+            )
         samples = _samples(source, mapping, limits, range(len(source)) if order is None else order, result)
         for number, first in enumerate(samples):
             path = folder / f"shard-{number:06d}.tar"

@@ -32,7 +32,16 @@ from vlmdsl.runtime.evaluation.features import block_size, blocks, evaluation_mo
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.modules.towers import EncodedFeatures
 from vlmdsl.runtime.trained.grounded import Box, GroundedBox, boxes_named, boxes_predicted
-from vlmdsl.runtime.trained.pictures import Images, Picture, Texts, checked_boxes, decoded, listed_images, listed_texts
+from vlmdsl.runtime.trained.pictures import (
+    Images,
+    Picture,
+    Texts,
+    checked_boxes,
+    decoded,
+    listed_classes,
+    listed_images,
+    listed_texts,
+)
 from vlmdsl.runtime.values import ImageBatch, ImageFormat, Value, count, take, to
 from vlmdsl.source import Span
 
@@ -111,7 +120,7 @@ class TrainedModel:
     ) -> Callable[[EncodedFeatures], Tensor]:
         """`classify` as a function of `image_features`, which encodes the classes once."""
         comparison, temperature = self._comparison(), self.temperature
-        prompts = ClassPrompts(tuple(listed_texts(classes)), self._tokenize(), tuple(templates))
+        prompts = ClassPrompts(listed_classes(classes), self._tokenize(), tuple(templates))
         words = self.text_features(prompts.texts())
 
         def probabilities(images: EncodedFeatures) -> Tensor:
@@ -234,7 +243,8 @@ class TrainedModel:
         return replace(comparison, device=self.device)
 
     def _lack(self, lack: str) -> DiagnosticError:
-        return DiagnosticError((NotLearned.at(Span("<python>", 0, 0), recipe=self.recipe, lack=lack),))
+        help = ("`vlmdsl recipes` lists what each recipe trains",)
+        return DiagnosticError((NotLearned.at(Span("<python>", 0, 0), recipe=self.recipe, lack=lack, help=help),))
 
 
 def _kept(features: EncodedFeatures) -> EncodedFeatures:

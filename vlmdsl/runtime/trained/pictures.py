@@ -17,7 +17,7 @@ from vlmdsl.runtime.data.images import decode_image
 from vlmdsl.runtime.values import BadSample
 from vlmdsl.source import Span
 
-__all__ = ["Images", "Picture", "Texts", "checked_boxes", "decoded", "listed_images", "listed_texts"]
+__all__ = ["Images", "Picture", "Texts", "checked_boxes", "decoded", "listed_classes", "listed_images", "listed_texts"]
 
 Picture: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Tensor
 """One image: a path, an encoded file, a Pillow image, `uint8 [H, W, 3]`, or a tensor `[3, H, W]`."""
@@ -44,6 +44,18 @@ def listed_texts(texts: Texts) -> list[str]:
     if reasons:
         raise _unusable("texts", len(several), {f"number {place + 1}": reason for place, reason in reasons.items()})
     return several
+
+
+def listed_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    """Names of classes; V0860 if one of them is empty, not a text, or named before."""
+    names, before, faults = listed_texts(classes), set[str](), dict[str, str]()
+    for place, name in enumerate(name.strip() for name in names):
+        if name in before:
+            faults[f"number {place + 1}"] = f"`{name}` is named before"
+        before.add(name)
+    if faults:
+        raise _unusable("classes", len(names), faults)
+    return tuple(names)
 
 
 def decoded(images: Sequence[Picture]) -> list[np.ndarray]:

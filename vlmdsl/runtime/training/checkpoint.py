@@ -143,7 +143,8 @@ def sound_checkpoint(root: Path) -> tuple[Path | None, list[str]]:
     if not faults:
         return None, []
     first, *others = (error.diagnostics[0] for error in faults)
-    raise DiagnosticError((replace(first, notes=tuple(other.message for other in others)),))
+    help = (*first.help, "no checkpoint is whole: restore one from a copy of the folder, or train again")
+    raise DiagnosticError((replace(first, notes=tuple(other.message for other in others), help=help),))
 
 
 def checked(folder: Path) -> CheckpointState:

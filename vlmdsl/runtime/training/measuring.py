@@ -21,7 +21,14 @@ from vlmdsl.runtime.files import damaged, rounded
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizers
 from vlmdsl.runtime.training.assembly import Data, materials_of
-from vlmdsl.runtime.training.checkpoint import check_written_by, load_weights, read_position, sound_checkpoint, stage_of
+from vlmdsl.runtime.training.checkpoint import (
+    check_written_by,
+    checked,
+    load_weights,
+    read_position,
+    sound_checkpoint,
+    stage_of,
+)
 from vlmdsl.runtime.training.course import DataFacts, Model, StageOfRun, models_of, open_course, with_settings
 from vlmdsl.runtime.training.encoders import library_towers
 from vlmdsl.runtime.training.examples import draw_examples
@@ -66,7 +73,8 @@ def evaluate_run(
         model = models_of(restored.model, restored.stage)[restored.stage.measured.name]
         held_out = held_out_of_stage(restored.stage, restored.data, restored.model)
         if held_out is None:
-            return {}, "nothing to evaluate: there is no held-out data, or it has neither texts nor classes"
+            lack = "there is no held-out data, or it has neither texts nor classes that the recipe could be measured by"
+            return {}, f"nothing to evaluate: {lack}; `--data` names other data"
         conditions = conditions_of(config, data, evaluate_map, stage=restored.stage.name)
         # Other data may have samples of the same names: what the folder says is about the run's own.
         untrained = None if evaluate_on else known_untrained(folder, conditions)
@@ -96,15 +104,17 @@ def _remarks(data: Data, held_out: HeldOut) -> list[str]:
     return [*map(displayed, remarks_of(data.held_out)), *report.table().splitlines()]
 
 
-def restored_model(course: Sequence[StageOfRun], config: RunConfig, folder: RunFolder) -> Restored:
-    """The newest sound checkpoint in `folder`, loaded. V0816 without a checkpoint.
+def restored_model(
+    course: Sequence[StageOfRun], config: RunConfig, folder: RunFolder, checkpoint: Path | None = None
+) -> Restored:
+    """A `checkpoint` of `folder`, by default the newest sound one, loaded. V0816 without any.
 
     The training data is opened only where the model is made of it: where it retrieves from reference samples, or where
     `run.json` does not say what a tower needs to know of the data.
     """
     with join_processes(config.train.device) as world:
         config = folder.with_kept(config, without_weights=library_towers(config.model))
-        restored = _built(course, config, folder, world, only_weights=True)
+        restored = _built(course, config, folder, world, only_weights=True, chosen=checkpoint)
         restored.load()
         return restored
 
@@ -152,8 +162,11 @@ def _built(
     evaluate_map: Mapping[str, str] | None = None,
     *,
     only_weights: bool = False,
+    chosen: Path | None = None,
 ) -> Restored:
-    checkpoint, notes = sound_checkpoint(folder.checkpoints)
+    checkpoint, notes = sound_checkpoint(folder.checkpoints) if chosen is None else (chosen, [])
+    if chosen is not None:
+        checked(chosen)
     if checkpoint is None:
         reason = "it has no complete checkpoint"
         raise DiagnosticError((NothingToResume.at(Span("<command line>", 0, 0), path=folder.path, reason=reason),))

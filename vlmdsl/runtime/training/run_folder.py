@@ -105,9 +105,10 @@ class RunFolder:
         return cls(make_folder(out))
 
     @staticmethod
-    def check_free(out: str | None) -> None:
+    def check_free(out: str | None, option: str = "`--out`") -> None:
         """DiagnosticError before any work is done for it: V0815 if `out` holds anything, V0854 if it cannot be a folder.
 
+        `option` is what names it on the command line.
         The lock of another process is not checked here, but when it is taken.
         """
         if out is None:
@@ -116,7 +117,8 @@ class RunFolder:
         with _naming(out):
             path.lstat()
             if not path.is_dir() or any(entry.name != LOCK for entry in path.iterdir()):
-                help = ("choose another `--out`", f"`--resume {out}` resumes the run in it")
+                resumes = (path / "run.json").is_file()
+                help = (f"choose another {option}", *([f"`--resume {out}` resumes the run in it"] if resumes else []))
                 raise DiagnosticError((RunFolderTaken.at(_COMMAND_LINE, path=path, help=help),))
 
     @classmethod
@@ -128,7 +130,8 @@ class RunFolder:
             present = is_folder and any(file.exists() for file in (folder.recipe, folder.config, folder.facts))
         if not present:
             reason = "it is not a run folder: it has no run.json" if is_folder else "there is no such folder"
-            raise DiagnosticError((NothingToResume.at(_COMMAND_LINE, path=path, reason=reason),))
+            help = ("name the folder that `vlmdsl train` has written, such as `runs/clip-1`",)
+            raise DiagnosticError((NothingToResume.at(_COMMAND_LINE, path=path, reason=reason, help=help),))
         folder.check_plain()
         facts = folder.read_facts()
         folder.check_config()
@@ -238,10 +241,12 @@ class RunFolder:
 
 
 def make_folder(path: str) -> Path:
-    """Create the folder at `path` if it does not exist; V0854 if that is impossible."""
+    """Create the folder at `path` if it does not exist; V0854 if that is impossible, V0903 where nothing can be written."""
     with _naming(path):
         Path(path).mkdir(parents=True, exist_ok=True)
-    return Path(path)
+        return Path(path)
+    reason = "the system allows no folder there"
+    raise DiagnosticError((CannotWrite.at(_COMMAND_LINE, path=path, reason=reason, help=("choose another path",)),))
 
 
 def _stored(path: Path) -> dict[str, Any]:
