@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,19 @@ _COLUMNS = (
     "segments", "source", "flag",
 )  # fmt: skip
 _PLAIN_GROUND = 225
+
+
+class _Written(NamedTuple):
+    """The texts of a sample, which describe `described`, another scene if they are `noisy`; by the `writer` of this number,
+    and how `clean` and the rewrites choose their words."""
+
+    noisy: bool
+    described: Scene
+    text: Caption
+    clean: Caption
+    clean_by: tuple[int, Sequence[int]]
+    writer: int
+    rewritten_by: Sequence[tuple[int, Sequence[int]]]
 
 
 class ShapesSource:
@@ -124,42 +137,34 @@ class ShapesSource:
         return None
 
     def __getitem__(self, index: int) -> Mapping[str, object]:
-        random = generator(self._seed, "sample", self._split, self.keys[index])
         scene = self._scenes[index % len(self._scenes)]
-        noisy = random.random() < self._noise
-        described = self._mistaken(scene, random) if noisy else scene
-        writers = random.permutation(WRITERS).tolist()
-        picks = random.integers(6, size=(2 + REWRITES, PICKS)).tolist()
-        by = (0, ()) if self._single_template else (writers[0], picks[0])
-        clean_by = (writers[0], picks[1]) if noisy else by
-        text, clean = describe(described, *by), describe(scene, *clean_by)
-        caption, korean_text = coarse(scene), korean(scene)
-        ready: dict[str, object] = {
-            "text": text.text,
-            "clean_text": clean.text,
-            "caption": caption.text,
-            "knowledge": explained(scene, clean.text),
-            "text_ko": korean_text.text,
-            "label": scene.label(self._label),
-            "class_name": self._variety.classes(self._label)[scene.label(self._label)],
-            "phrases": [phrase(thing) for thing in scene.things],
-            "objects": [thing.words for thing in scene.things],
-            "objects_ko": [korean_words(thing) for thing in scene.things],
-            "arrangement": scene.arrangement,
-            "text_spans": _spans(text, scene, described),
-            "clean_text_spans": _spans(clean, scene, scene),
-            "caption_spans": _spans(caption, scene, scene),
-            "text_ko_spans": _spans(korean_text, scene, scene),
-            "source": 0 if self._single_template else writers[0],
-            "flag": noisy,
-        }
-        rewritten_by = list(zip(writers[1 : 1 + REWRITES], picks[2:], strict=True))
-        wrong_text = partial(self._wrong, index, lambda other: describe(other, *clean_by))
+        # A column that is not read costs nothing: most runs read three of them, in each epoch again.
+        written = cache(partial(self._written, index))
+        caption, korean_text = cache(partial(coarse, scene)), cache(partial(korean, scene))
+        wrong_text = partial(self._wrong, index, lambda other: describe(other, *written().clean_by))
         wrong_caption = partial(self._wrong, index, coarse)
         return LazyColumns(
-            ready,
             {
-                "text_rewrites": lambda: [describe(described, *by).text for by in rewritten_by],
+                "label": scene.label(self._label),
+                "class_name": self._variety.classes(self._label)[scene.label(self._label)],
+                "arrangement": scene.arrangement,
+            },
+            {
+                "text": lambda: written().text.text,
+                "clean_text": lambda: written().clean.text,
+                "caption": lambda: caption().text,
+                "knowledge": lambda: explained(scene, written().clean.text),
+                "text_ko": lambda: korean_text().text,
+                "phrases": lambda: [phrase(thing) for thing in scene.things],
+                "objects": lambda: [thing.words for thing in scene.things],
+                "objects_ko": lambda: [korean_words(thing) for thing in scene.things],
+                "text_spans": lambda: _spans(written().text, scene, written().described),
+                "clean_text_spans": lambda: _spans(written().clean, scene, scene),
+                "caption_spans": lambda: _spans(caption(), scene, scene),
+                "text_ko_spans": lambda: _spans(korean_text(), scene, scene),
+                "source": lambda: written().writer,
+                "flag": lambda: written().noisy,
+                "text_rewrites": lambda: [describe(written().described, *by).text for by in written().rewritten_by],
                 "text_ko_rewrites": partial(self._korean_rewrites, index),
                 "wrong_text": lambda: wrong_text()[0],
                 "wrong_text_kind": lambda: wrong_text()[1],
@@ -171,6 +176,22 @@ class ShapesSource:
                 "segments": partial(self._segments, index),
             },
         )
+
+    def _written(self, index: int) -> _Written:
+        """What is drawn for the texts of a sample, and these."""
+        random = generator(self._seed, "sample", self._split, self.keys[index])
+        scene = self._scenes[index % len(self._scenes)]
+        noisy = random.random() < self._noise
+        described = self._mistaken(scene, random) if noisy else scene
+        writers = random.permutation(WRITERS).tolist()
+        picks = random.integers(6, size=(2 + REWRITES, PICKS)).tolist()
+        by = (0, ()) if self._single_template else (writers[0], picks[0])
+        clean_by = (writers[0], picks[1]) if noisy else by
+        text = describe(described, *by)
+        rewritten_by = list(zip(writers[1 : 1 + REWRITES], picks[2:], strict=True))
+        clean = describe(scene, *clean_by) if noisy else text
+        writer = 0 if self._single_template else writers[0]
+        return _Written(noisy, described, text, clean, clean_by, writer, rewritten_by)
 
     def _wrong(self, index: int, describe: Callable[[Scene], Caption]) -> tuple[str, str]:
         """A hard negative of a description of a sample, and its kind."""
