@@ -23,8 +23,10 @@ SETTINGS: dict[str, object] = {
     "train.batch": PAIRS,
     "train.compile": False,
     "train.log_every": 5,
+    "data.workers": 0,
     "schedule.warmup_steps": 10,
 }
+"""A second process that loads takes no time off one core, but some to hand batches over."""
 UNMEASURED: dict[str, object] = {
     "evaluation.limit": 1,
     "evaluation.captions": 0,
