@@ -69,11 +69,12 @@ def test_a_sharded_model_has_the_gradients_of_one_process(recipe: str) -> None:
 
 
 def steps_taken(recipe: str, micro: int | None = None) -> dict[str, Tensor]:
-    """Norms of the gradient, weights, state and moments of two steps, gathered where they are sharded; of the first
-    process."""
+    """Norms of the gradient and of those of terms, weights, state and moments of two steps, gathered where they are sharded;
+    of the first process."""
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     world = World(rank, size, torch.device("cpu"))
     settings = {"train.steps": 2, "train.batch": 8, "train.micro": micro, "train.parallel": "sharded", "train.log_every": 1}
+    settings["train.term_gradients_every"] = 2
     config, faults = load_config(flags=settings)
     assert config is not None, faults
     with pytest.MonkeyPatch.context() as patch:
@@ -84,7 +85,7 @@ def steps_taken(recipe: str, micro: int | None = None) -> dict[str, Tensor]:
     model, optimizer = (whole, whole_optimizer) if sharded is None else (sharded.model, sharded.optimizer)
     norms: list[float] = []
     callbacks = Callbacks(
-        log=lambda record: norms.append(record["gradient_norm"]),
+        log=lambda record: norms.extend(value for name, value in record.items() if name.endswith("gradient_norm")),
         save=lambda step: None if sharded is None else sharded.gather(),
     )
     train_steps(model, optimizer, iter([batch, batch]), config, world, callbacks=callbacks)

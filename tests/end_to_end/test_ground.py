@@ -8,13 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
 import vlmdsl
 from bundled.runs import columns_of, hyper_parameters_of, program_of
+from vlmdsl.ir import encoder_of
+from vlmdsl.ir.operations.grounding import CONCEPTS
 from vlmdsl.runtime.data import open_source
+from vlmdsl.runtime.evaluation.grounding import grounding_of
+from vlmdsl.runtime.evaluation.phrase_scores import _in_texts
 from vlmdsl.runtime.tracking.boxes import draw_boxes
+from vlmdsl.runtime.trained.grounded import _scores
 from vlmdsl.runtime.trained.pictures import checked_boxes
 from vlmdsl_cli.main import application
 
@@ -105,3 +111,34 @@ def test_what_names_no_regions_is_refused(tmp_path: Path, sample: dict[str, Any]
 def test_boxes_outside_the_image_are_refused(boxes: Any, sample: dict[str, Any]) -> None:
     with pytest.raises(vlmdsl.DiagnosticError, match="boxes cannot be used"):
         checked_boxes(boxes, np.asarray(sample["image"]))
+
+
+@pytest.mark.parametrize(("recipe", "rivals"), [("mdetr", True), ("glip", False)])
+def test_words_that_are_rivals_are_read_by_a_softmax_over_phrases(
+    recipe: str, rivals: bool, sample: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MDETR's words compete for a box: phrases have a softmax of the means of their words' logits. GLIP's
+    do not: each phrase has the mean of its words' sigmoids."""
+    model = trained(recipe, tmp_path)
+    grounding, objective = grounding_of(model.model.objective.program), model.model.objective
+    assert grounding is not None
+    assert grounding.text is not None
+    value, logits = objective.value, list[torch.Tensor]()
+
+    def drawn(node: Any, features: Any) -> torch.Tensor:
+        result: torch.Tensor = value(node, features)
+        if node is not grounding.logits:
+            return result
+        logits.append(torch.randn(result.shape, generator=torch.Generator().manual_seed(len(logits))))
+        return logits[-1]
+
+    monkeypatch.setattr(objective, "value", drawn)
+    scores, _ = _scores(model.model, grounding, model.materials, np.asarray(sample["image"]), PHRASES, [(0, 0, 32, 32)])
+    form = model.model.form(encoder_of(grounding.text).tower, "Text")
+    concepts = grounding.text.inputs[0].operation is CONCEPTS
+    ((_, word_map),) = _in_texts(PHRASES, form, concepts=concepts)
+    words = [places.nonzero().flatten() for places in word_map[0][0]]
+    assert all(len(places) > 1 for places in words)
+    of_words = logits[0] if rivals else logits[0].sigmoid()
+    expected = torch.stack([of_words[:, :, places].mean(dim=2) for places in words], dim=2)
+    torch.testing.assert_close(scores.scores, expected.softmax(dim=2) if rivals else expected)

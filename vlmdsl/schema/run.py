@@ -246,7 +246,7 @@ class TrainConfig(Section):
         ge=0,
         lt=2**53,
         description="steps between measurements of the gradient norm of each term, where there are several; each costs a "
-        "forward and a backward pass per term; 0: none. Not where weights are sharded",
+        "forward and a backward pass per term; 0: none",
     )
 
 

@@ -226,14 +226,24 @@ class _Stepper:
 
     def term_norms(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The gradient norm of each term of a step that is still to be taken; only of every
-        `train.term_gradients_every`-th, and of weights that are whole."""
+        `train.term_gradients_every`-th."""
         every = self._train.term_gradients_every
-        if not every or self._sharded or (step + 1) % every:
+        if not every or (step + 1) % every:
             return {}
         model, cached = self._flows[batch.flow], self._cached.get(batch.flow)
         forward = partial(self._forward, model if cached is None else cached, batch, step)
-        backward = None if cached is None else cached.backward
-        return term_gradient_norms(model, forward, backward, scale=self._scale.value)
+        backward: Callable[[Tensor], object] | None = None if cached is None else cached.backward
+        norm_of = None
+        if self._sharded:
+            backward = backward or self._backward_of_term
+            norm_of = import_module("vlmdsl.runtime.training.sharding").gradient_norm
+        return term_gradient_norms(model, forward, backward, scale=self._scale.value, norm_of=norm_of)
+
+    def _backward_of_term(self, term: Tensor) -> None:
+        """Gradients of sharded weights, which their modules reduce, and the mean of those that no module holds."""
+        if term.requires_grad:
+            term.backward()
+        average_gradients(self._weights)
 
     def _forward(self, model: Callable[[Batch], Any], batch: Batch, step: int) -> TrainOutput:
         seed_generators(self._train.seed, step, self._world.rank)

@@ -18,7 +18,7 @@ from vlmdsl.runtime.training.optimizer import build_optimizer
 from vlmdsl.runtime.training.processes import World
 from vlmdsl.schema import OptimizerConfig
 
-__all__ = ["Sharded", "clip_gradients"]
+__all__ = ["Sharded", "clip_gradients", "gradient_norm"]
 
 Model: TypeAlias = VisionLanguageModel | FlowModels
 
@@ -75,14 +75,23 @@ class Sharded:
 
 def clip_gradients(weights: Sequence[Tensor], longest: float) -> Tensor:
     """As torch's `clip_grad_norm_`, of weights of which some are sharded; the norm is the same on all processes."""
-    learning = [weight for weight in weights if weight.grad is not None]
-    kinds = [[weight for weight in learning if isinstance(weight, DTensor) is sharded] for sharded in (True, False)]
-    kinds = [own for own in kinds if own]  # torch does not compute the two kinds together
-    norms = [_whole(get_total_norm([weight.grad for weight in own if weight.grad is not None])) for own in kinds]
-    norm = torch.stack(norms).norm()
-    for own in kinds:
+    norm = gradient_norm(weights)
+    for own in _kinds(weights):
         clip_grads_with_norm_(own, longest, norm)
     return norm
+
+
+def gradient_norm(weights: Sequence[Tensor]) -> Tensor:
+    """The L2 norm of all gradients, of weights of which some are sharded, the same on all processes; 0 without any."""
+    norms = [_whole(get_total_norm([one.grad for one in own if one.grad is not None])) for own in _kinds(weights)]
+    return torch.stack(norms).norm() if norms else torch.tensor(0.0)
+
+
+def _kinds(weights: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The weights with a gradient that are sharded, and those that are not: torch does not compute the two together."""
+    learning = [weight for weight in weights if weight.grad is not None]
+    kinds = [[weight for weight in learning if isinstance(weight, DTensor) is sharded] for sharded in (True, False)]
+    return [own for own in kinds if own]
 
 
 def _parameters(model: nn.Module, optimizer: AdamW) -> Iterator[tuple[str, nn.Parameter]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,12 @@ __all__ = ["term_gradient_norms"]
 
 
 def term_gradient_norms(
-    model: Any, forward: Callable[[], Any], backward: Callable[[Tensor], object] | None = None, *, scale: float = 1.0
+    model: Any,
+    forward: Callable[[], Any],
+    backward: Callable[[Tensor], object] | None = None,
+    *,
+    scale: float = 1.0,
+    norm_of: Callable[[Sequence[Tensor]], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """The L2 norm over all weights of the gradient of each term of a step, by the term's name; the same on all processes.
 
@@ -28,8 +33,10 @@ def term_gradient_norms(
     Args:
         model: a `VisionLanguageModel`, not wrapped.
         forward: the forward pass of the step, each time with the same draws: `model(batch)`.
-        backward: how a step in micro-batches passes a term's gradient back (`CachedStep.backward`); None: as for any loss.
+        backward: how a step in micro-batches (`CachedStep.backward`), or of sharded weights, passes a term's gradient back;
+            None: as for any loss.
         scale: what a term is multiplied by for its backward pass (`LossScale`).
+        norm_of: the norm of the gradients of weights, where some of them are sharded.
     """
     names = [term.name for term in model.objective.program.terms]
     if len(names) < 2:
@@ -44,10 +51,14 @@ def term_gradient_norms(
                 average_gradients(weights)
             else:
                 backward(term)
-            norms[name] = get_total_norm([weight.grad for weight in weights if weight.grad is not None]) / scale
+            norms[name] = (norm_of or _norm)(weights) / scale
             for weight in weights:
                 weight.grad = None
     return norms
+
+
+def _norm(weights: Sequence[Tensor]) -> Tensor:
+    return get_total_norm([weight.grad for weight in weights if weight.grad is not None])
 
 
 def _put(weights: list[nn.Parameter], term: Tensor) -> None:
