@@ -23,7 +23,8 @@ its `share` and takes the rest; otherwise the shares sum to 100 %. All flows tra
 heads and learned numbers by name. Modules that a flow does not use get no gradient in its steps.
 
 The parentheses list the fields of its batches; without the list these are the fields that the flow reads.
-`flows.NAME.data` sets separate data for a flow: `--set 'flows.texts.data.train=[texts.parquet]'`.
+`flows.NAME.data` sets separate data for a flow: `--set 'flows.texts.data.train=[texts.parquet]'`; `flows.NAME.share` states
+another share, and other flows divide the rest as in the recipe.
 `vlmdsl train` mixes the flows. In Python, `vlmdsl.compile(recipe, flow="texts")`."""
 _STAGES = """stage warm {
   minimize contrast(image, text)

@@ -2,7 +2,7 @@
 
 from vlmdsl.schema.load import dump_config, load_config, schema_of_config, setting_names
 from vlmdsl.schema.model import LoraConfig, ModelConfig
-from vlmdsl.schema.parts import PARTS, Parts, config_of
+from vlmdsl.schema.parts import PARTS, Parts, config_of, shares_of
 from vlmdsl.schema.run import (
     DataConfig,
     EvaluationConfig,
@@ -28,4 +28,5 @@ __all__ = [
     "load_config",
     "schema_of_config",
     "setting_names",
+    "shares_of",
 ]

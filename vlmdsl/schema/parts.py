@@ -7,10 +7,12 @@ from typing import Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
-from vlmdsl.diagnostics import closest, suggestion
+from vlmdsl.diagnostics import Diagnostic, DiagnosticError, closest, suggestion
+from vlmdsl.diagnostics.catalog.configuration import BadSetting
 from vlmdsl.schema.run import RunConfig
+from vlmdsl.source import Span
 
-__all__ = ["PARTS", "Parts", "config_of", "unknown_parts"]
+__all__ = ["PARTS", "Parts", "config_of", "shares_of", "unknown_parts"]
 
 PartKind: TypeAlias = Literal["stages", "flows"]
 PARTS: tuple[PartKind, PartKind] = ("stages", "flows")
@@ -30,9 +32,53 @@ def config_of(config: RunConfig, stage: str = "", flow: str = "") -> RunConfig:
     """
     for part in (config.stages.get(stage), config.flows.get(flow)):
         if part is not None:
-            changed = {name: _changed(getattr(config, name), getattr(part, name)) for name in part.model_fields_set}
+            changed = {
+                name: _changed(getattr(config, name), section)
+                for name in part.model_fields_set
+                if isinstance(section := getattr(part, name), BaseModel)
+            }
             config = config.model_copy(update=changed)
     return config
+
+
+def shares_of(config: RunConfig, shares: Mapping[str, float]) -> dict[str, float]:
+    """The shares of the steps of a stage that its flows have: those that the settings state; other flows divide the rest in
+    the proportions of `shares`, which are the recipe's.
+
+    Raises `DiagnosticError` (V0812) if stated shares leave nothing to the other flows, or something without any.
+
+    >>> from vlmdsl.schema import load_config
+    >>> config, _ = load_config(overrides=["flows.images.share=0.4"])
+    >>> {name: round(share, 2) for name, share in shares_of(config, {"pairs": 0.7, "images": 0.15, "texts": 0.15}).items()}
+    {'pairs': 0.49, 'images': 0.4, 'texts': 0.11}
+    """
+    parts = {name: part.share for name in shares if (part := config.flows.get(name)) is not None}
+    stated = {name: share for name, share in parts.items() if share is not None}
+    if not stated:
+        return dict(shares)
+    others, rest = [name for name in shares if name not in stated], 1 - sum(stated.values())
+    if rest <= _ROUNDING if others else abs(rest) > _ROUNDING:
+        raise DiagnosticError((_unfit(stated, others),))
+    total = sum(shares[name] for name in others)
+    return {name: stated[name] if name in stated else rest * share / total for name, share in shares.items()}
+
+
+def _unfit(stated: Mapping[str, float], others: Sequence[str]) -> Diagnostic:
+    *_, last = stated
+    total = f"{100 * sum(stated.values()):g} %"
+    problem = (
+        f"leaves no steps to other flows: stated shares sum to {total}" if others else f"sums to {total} with the others"
+    )
+    help = (
+        f"leave steps to {', '.join(f'`{name}`' for name in others)}"
+        if others
+        else "leave one of them out: it takes the rest"
+    )
+    return BadSetting.at(Span("the settings", 0, 0), name=f"flows.{last}.share", problem=problem, help=(help,))
+
+
+_ROUNDING = 1e-6
+"""How far shares that sum to 1 may be from it."""
 
 
 def unknown_parts(config: RunConfig, parts: Parts) -> dict[tuple[str, str], str]:

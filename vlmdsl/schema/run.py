@@ -316,9 +316,12 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @model_serializer
-    def _set(self, info: SerializationInfo) -> dict[str, dict[str, Any]]:
-        sections = {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
-        return {name: section.model_dump(mode=info.mode, exclude_unset=True) for name, section in sections.items()}
+    def _set(self, info: SerializationInfo) -> dict[str, Any]:
+        written = {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+        return {
+            name: value.model_dump(mode=info.mode, exclude_unset=True) if isinstance(value, BaseModel) else value
+            for name, value in written.items()
+        }
 
 
 class StageConfig(_Part):
@@ -334,6 +337,12 @@ class FlowConfig(_Part):
     """What one flow of a recipe sets for itself."""
 
     data: DataConfig = DataConfig()
+    share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of the steps in place of the recipe's; other flows divide the rest as in the recipe",
+    )
 
 
 class RunConfig(Section):
@@ -357,7 +366,7 @@ class RunConfig(Section):
     )
     flows: dict[str, FlowConfig] = Field(
         {},
-        description="flow of the recipe -> its own `data`: `flows.texts.data.train=[texts.parquet]`; the rest is that of "
-        "its stage",
+        description="flow of the recipe -> its own `data` and `share`: `flows.texts.data.train=[texts.parquet]`; the rest is "
+        "that of its stage",
     )
     out: str | None = Field(None, description="folder of the run; null: `runs/RECIPE-N` with the first unused N")

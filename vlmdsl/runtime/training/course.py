@@ -30,7 +30,7 @@ from vlmdsl.runtime.training.records import RunRecord
 from vlmdsl.runtime.training.reference import prepare
 from vlmdsl.runtime.training.starting import data_facts
 from vlmdsl.runtime.training.tokenizers import tokenizers_for
-from vlmdsl.schema import RunConfig, config_of
+from vlmdsl.schema import RunConfig, config_of, shares_of
 from vlmdsl.source.limits import MAXIMUM_WIDTH
 
 __all__ = [
@@ -77,6 +77,7 @@ class FlowOfRun:
 
     name: str
     share: float
+    """As the recipe has it; settings may state another."""
     objective: Objective
     config: RunConfig
     """The settings of the run, with those of the stage and of the flow."""
@@ -119,6 +120,12 @@ class StageOfRun:
         patches."""
         program = flow.objective.program
         return flow is self.measured or comparison_of(program) is not None or code_prediction_of(program) is not None
+
+    @property
+    def mixture(self) -> Mixture:
+        """Which flow each step is of."""
+        shares = shares_of(self.config, {flow.name: flow.share for flow in self.flows})
+        return Mixture(shares, self.config.train.seed, self.name)
 
     def label(self, flow: FlowOfRun) -> str:
         """The name of a flow among all flows of the run: `second.texts`."""
@@ -166,9 +173,8 @@ class StageOfRun:
         }  # fmt: skip
         if len(self.flows) == 1:
             return next(iter(loaders.values()))
-        mixture = Mixture({flow.name: flow.share for flow in self.flows}, self.config.train.seed, self.name)
         following = {flow.name: ramps(flow.objective.program) for flow in self.flows}
-        return MixedBatches(mixture, loaders, following, self.config.train.steps)
+        return MixedBatches(self.mixture, loaders, following, self.config.train.steps)
 
 
 @dataclass(frozen=True)
@@ -209,6 +215,7 @@ def course_of(stages: Iterable[tuple[Stage, Mapping[str, Objective]]], config: R
         earlier = [each for each, _ in stages[:number]]
         flows = tuple(_flow(stage, flow, objectives[flow.name], config, earlier) for flow in stage.flows)
         before = course[-1].end if course else 0
+        shares_of(config, {flow.name: flow.share for flow in flows})  # raises here, before data are opened
         course.append(StageOfRun(stage.name, stage.starts_from, flows, config_of(config, stage.name), before, separate))
     return tuple(course)
 

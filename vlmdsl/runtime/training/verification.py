@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from vlmdsl.runtime.data import Mixture
 from vlmdsl.runtime.tracking.metrics import SPEED
 from vlmdsl.runtime.training.course import DataFacts, Model, StageOfRun, open_course, tokenizers_of_course
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
@@ -112,7 +111,7 @@ def in_float64(batches: Iterable[Batch]) -> Iterator[Batch]:
 
 def _shortened(stage: StageOfRun) -> StageOfRun:
     """The stage with as many steps as it takes until each of its flows has run twice."""
-    mixture = Mixture({flow.name: flow.share for flow in stage.flows}, stage.config.train.seed, stage.name)
+    mixture = stage.mixture
     enough = (steps for steps in range(_STEPS, _LONGEST) if min(mixture.before(steps).values()) >= _STEPS)
     steps = next(enough, _LONGEST)
     flows = tuple(replace(flow, config=_with_steps(flow.config, steps)) for flow in stage.flows)

@@ -10,6 +10,7 @@ import torch
 import vlmdsl
 from vlmdsl.api.driver import build_flows
 from vlmdsl.api.runs import course
+from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
 from vlmdsl.runtime.training.checkpoint import Position, save_checkpoint, take_over
 from vlmdsl.runtime.training.course import DataFacts, Model, StageOfRun, models_of, open_course, tokenizers_of_course
@@ -147,3 +148,20 @@ def test_each_stage_and_flow_has_its_settings() -> None:
     assert [flow.config.data.train for flow in second.flows] == [("shapes:samples=24",), ("shapes:samples=16",)]
     assert isinstance(models[0], VisionLanguageModel)
     assert second.measured.name == "pairs"
+
+
+def test_settings_state_shares_of_flows_and_the_others_divide_the_rest() -> None:
+    text = RECIPE.replace("SIZE", "16")
+    _, second = course(build_flows(text, expression=True), configured(flows={"texts": {"share": 0.2}}))
+    assert second.mixture.shares == pytest.approx({"pairs": 0.8, "texts": 0.2})
+    assert {flow.name: flow.share for flow in second.flows} == {"pairs": 0.5, "texts": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("shares", "problem"),
+    [({"texts": 0.7, "pairs": 0.2}, "sums to 90 % with the others"), ({"texts": 0.7, "pairs": 0.5}, "sums to 120 %")],
+)
+def test_shares_that_are_not_all_steps_are_refused(shares: dict[str, float], problem: str) -> None:
+    settings = configured(flows={name: {"share": share} for name, share in shares.items()})
+    with pytest.raises(DiagnosticError, match=problem):
+        course(build_flows(RECIPE.replace("SIZE", "16"), expression=True), settings)
