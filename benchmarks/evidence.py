@@ -50,6 +50,8 @@ RESULT = ROOT / "benchmarks" / "results" / "evidence.json"
 PICTURES = ROOT / "docs" / "images" / "recipes"
 TEXT_ALONE = ROOT / "benchmarks" / "text_alone.vlo"
 MASKED_WORDS = "masked_words."
+ONE_PATCH = {"model.image_encoder": "vit:tiny", "model.image_size": 8}
+"""All patches of a blank image say the same, so that a text alone needs one of them."""
 OPENMOJI = ROOT.parent / "shared" / "data" / "openmoji"
 
 TOP_1 = 0.99
@@ -105,6 +107,8 @@ def identity(recipe: str, steps: Steps) -> dict[str, Any]:
         facts["stages"] = scale.stages
     if scale.scenes_of:
         facts["scenes_of"] = scale.scenes_of
+    if scale.measured_on:
+        facts["measured_on"] = scale.measured_on
     if scale.tried:
         facts["tried"] = scale.tried
     if scale.reported != Scale.reported:
@@ -198,8 +202,10 @@ def _learns(recipe: str, scale: Scale, steps: int, *, choosing: bool = False) ->
 def _text_alone(scale: Scale, steps: int, settings: Mapping[str, object]) -> dict[str, float]:
     """How well a model that was trained by itself, for as many steps, predicts masked words without seeing an image."""
     columns = {"image": "blank(image)", "text": scale.columns.get("text", "text")}
-    plain = {name: value for name, value in scale.settings.items() if not name.startswith("stages.")}
-    run = train(str(TEXT_ALONE), replace(scale, knobs={}, settings=plain), scale.scenes, columns, steps, settings)
+    every = {**scale.settings, **settings, **ONE_PATCH}
+    plain = {name: value for name, value in every.items() if not name.startswith(("stages.", "flows."))}
+    alone = replace(scale, knobs={}, settings=plain)
+    run = train(str(TEXT_ALONE), alone, scale.scenes, columns, steps)
     return dict(run["evaluation"]["masked_words"])
 
 
@@ -219,15 +225,18 @@ def _chosen(tried: int) -> str:
 
 
 def held_out_scenes(scale: Scale, *, choosing: bool) -> dict[str, Any]:
-    """The setting of held-out scenes: those for `choosing` among settings, or those that results are of.
+    """The settings of held-out scenes: those for `choosing` among settings, or those that results are of.
 
     A recipe for which nothing was tried has the scenes of its data.
     """
     if not scale.tried:
         return {}
-    specs: Any = scale.settings.get("data.val", held_out(scale.scenes))
     seed = CHOOSING if choosing else scale.reported
-    return {"data.val": tuple(f"{spec}{',' if ':' in spec else ':'}seed={seed}" for spec in specs)}
+    sources: dict[str, Any] = {"data.val": scale.settings.get("data.val", held_out(scale.scenes))}
+    sources |= {f"stages.{stage}.data.val": held_out(scenes) for stage, scenes in scale.measured_on.items()}
+    return {
+        name: tuple(f"{spec}{',' if ':' in spec else ':'}seed={seed}" for spec in specs) for name, specs in sources.items()
+    }
 
 
 def _beside_baselines(evaluation: Mapping[str, Any], measure: str) -> dict[str, float]:

@@ -366,7 +366,7 @@ class RunConfig(Section):
     )
     flows: dict[str, FlowConfig] = Field(
         {},
-        description="flow of the recipe -> its own `data` and `share`: `flows.texts.data.train=[texts.parquet]`; the rest is "
-        "that of its stage",
+        description="flow of the recipe -> its own `data` and `share`: `flows.texts.data.train=[texts.parquet]`; the rest "
+        "is that of its stage",
     )
     out: str | None = Field(None, description="folder of the run; null: `runs/RECIPE-N` with the first unused N")
