@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from vlmdsl.api.encode import encode
 from vlmdsl.api.export import export
 from vlmdsl.api.report import report
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
-from vlmdsl.runtime.files import seal
+from vlmdsl.runtime.files import seal, writing
+from vlmdsl.runtime.training.run_folder import RunFolder
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 
@@ -93,6 +95,20 @@ def test_places_that_cannot_be_written(run: Path, tmp_path: Path) -> None:
     assert "--resume" in problem(lambda: vlmdsl.train("clip", out=run)).help[-1]
     convert_data("shapes:samples=2", tmp_path / "shards")
     assert "another folder" in problem(lambda: convert_data("shapes:samples=2", tmp_path / "shards")).help[0]
+
+
+def test_a_run_that_cannot_be_written_to_is_measured(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, expected = (run / "evaluation.json").read_text(), vlmdsl.evaluate(run).evaluation
+
+    def denied(folder: RunFolder, results: object) -> None:
+        with writing(folder.evaluation):
+            raise PermissionError(errno.EACCES, "denied")
+
+    monkeypatch.setattr(RunFolder, "write_evaluation", denied)
+    result = vlmdsl.evaluate(run)
+    assert result.evaluation == expected
+    assert "evaluation.json`: Permission denied; the results are not kept" in result.table
+    assert (run / "evaluation.json").read_text() == before
 
 
 def test_nothing_is_held_out(tmp_path: Path) -> None:

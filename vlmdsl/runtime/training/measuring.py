@@ -14,6 +14,7 @@ from rich.console import Console
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import NothingToResume
+from vlmdsl.diagnostics.catalog.environment import CannotWrite
 from vlmdsl.diagnostics.cells import displayed, plain
 from vlmdsl.runtime.data import Materials, Skipped, fingerprint, remarks_of, too_few_usable
 from vlmdsl.runtime.evaluation import Evaluation, results_json, results_table, stored_untrained
@@ -63,8 +64,8 @@ def evaluate_run(
     """Measure the newest sound checkpoint in `folder`: the results as JSON and as a table.
 
     On the run's own held-out data they replace `evaluation.json`; what that says of the untrained model, measured under
-    the same conditions, is taken over. `evaluate_map` says which of its columns feed which fields. Raises
-    `DiagnosticError` (V0816) without a checkpoint.
+    the same conditions, is taken over. Where the folder cannot be written to, the table says so. `evaluate_map` says which
+    of its columns feed which fields. Raises `DiagnosticError` (V0816) without a checkpoint.
     """
     config, elsewhere = folder.with_kept_towers(config, library_towers(config.model))
     with join_processes(config.train.device) as world:
@@ -74,7 +75,7 @@ def evaluate_run(
         held_out = held_out_of_stage(restored.stage, restored.data, restored.model)
         if held_out is None:
             lack = "there is no held-out data, or it has neither texts nor classes that the recipe could be measured by"
-            return {}, f"nothing to evaluate: {lack}; `--data` names other data"
+            return {}, f"nothing to evaluate: {lack}{'' if evaluate_on else '; `--data` names other data'}"
         conditions = conditions_of(config, data, evaluate_map, stage=restored.stage.name)
         # Other data may have samples of the same names: what the folder says is about the run's own.
         untrained = None if evaluate_on else known_untrained(folder, conditions)
@@ -89,9 +90,21 @@ def evaluate_run(
         trained = held_out.measure(model)
         results = measured(restored.step, trained, untrained, conditions, earlier)
         if not evaluate_on and world.first:
-            folder.write_evaluation(results)
-            draw_examples(trained, folder.path)
+            remarks += _written(folder, results, trained)
         return results, "\n".join([results_text(results), *remarks, *_remarks(data, held_out)])
+
+
+def _written(folder: RunFolder, results: Mapping[str, object], trained: Evaluation) -> list[str]:
+    """Keep results in the folder of their run; a remark where nothing can be written there, as in that of someone else."""
+    try:
+        folder.write_evaluation(results)
+        draw_examples(trained, folder.path)
+    except DiagnosticError as error:
+        fault = error.diagnostics[0]
+        if fault.code != CannotWrite.code:
+            raise
+        return [f"note: {fault.message}; the results are not kept"]
+    return []
 
 
 def _remarks(data: Data, held_out: HeldOut) -> list[str]:
