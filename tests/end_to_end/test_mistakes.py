@@ -87,6 +87,10 @@ def test_damaged_checkpoints_and_a_run_of_another_version(run: Path, tmp_path: P
 def test_places_that_cannot_be_written(run: Path, tmp_path: Path) -> None:
     fault = problem(lambda: encode(run, ["shapes:samples=2"], tmp_path / "nowhere" / "features.npy"))
     assert (fault.code, "create it first" in fault.help[0]) == ("V0903", True)
+    results = tmp_path / "results.json"
+    assert problem(lambda: vlmdsl.evaluate(run, out=tmp_path / "nowhere" / "results.json")).code == "V0903"
+    other = vlmdsl.evaluate(run, data=["shapes:samples=12,seed=7"], out=results)
+    assert json.loads(results.read_text()) == other.evaluation
     if Path("/proc/self").is_dir():  # where nobody can create a folder
         assert problem(lambda: export(run, "/proc/vlmdsl-export")).code == "V0903"
     (tmp_path / "full").mkdir()

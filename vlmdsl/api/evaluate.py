@@ -36,6 +36,7 @@ def evaluate(
     data: Sequence[str] = (),
     map: Mapping[str, str] | None = None,
     overrides: Sequence[str] = (),
+    out: str | Path | None = None,
 ) -> EvaluationResult:
     """Measure the model of a run's newest checkpoint, next to chance and the untrained model.
 
@@ -49,6 +50,7 @@ def evaluate(
         data: other sources to evaluate on, in the formats of `train`.
         map: field of the recipe -> column of these sources.
         overrides: `section.setting=value` texts, such as `evaluation.limit=1000`.
+        out: a file to write the results to as JSON; V0903, before anything is measured, where its folder does not exist.
 
     >>> import tempfile, vlmdsl
     >>> settings = {"train.batch": 8, "train.compile": False, "evaluation.limit": 32}
@@ -57,10 +59,16 @@ def evaluate(
     >>> again.evaluation == result.evaluation
     True
     """
+    files = import_module("vlmdsl.runtime.files")
     folder = import_module("vlmdsl.runtime.training.run_folder").RunFolder.existing(str(run))
+    if out is not None:
+        with files.writing(Path(out)):
+            Path(out).absolute().parent.stat()
     built = build_flows(folder.recipe, knobs=folder.read_facts().recipe.given_knobs, kept=folder.kept_uses())
     config = load_settings(folder.config, overrides, {}, parts_of(built))
     measuring = import_module("vlmdsl.runtime.training.measuring")
     stages = course(built, config, compiled=False)
     results, table = measuring.evaluate_run(stages, config, folder, tuple(data), map)
+    if out is not None:
+        files.write_json(Path(out), results)
     return EvaluationResult(results, table)
