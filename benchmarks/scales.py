@@ -153,7 +153,14 @@ SCALES = {
         steps={"learns": 400},
         tried=2,
     ),
-    "groupvit": Scale({"hidden": 256, "out": 64}, SMALL_HEADS, settings={"model.image_encoder": "groupvit:tiny"}),
+    "groupvit": Scale(
+        {"hidden": 256, "out": 64},
+        f"{SMALL_HEADS}; a prompt is the name of one object of the scene, as the authors' are of one noun; settings were "
+        "measured on 150 of the scenes for choosing, by a loop of the same tower and terms",
+        settings={"model.image_encoder": "groupvit:tiny", "model.text_encoder": "transformer:tiny_bidirectional"},
+        columns={"text": "caption", "text_rewrites": "phrases"},
+        tried=29,
+    ),
     "kelip": Scale(
         {"depth": 2, "width": 64, "heads": 2, "crops": 1, "small": 1},
         "a small decoder, and two crops, whose number the authors do not say; crops of 5 % of 32 pixels show nothing",
@@ -239,14 +246,20 @@ SCALES = {
         settings={"data.reference": ("shapes:samples=256,seed=1",)},
     ),
     "segclip": Scale(
-        {"depth": 2, "width": 64, "heads": 2},
-        "a small decoder; superpixels of the pixels, not the objects that the scenes know",
+        {"depth": 2, "width": 64, "heads": 2, "smallest": 0.9},
+        "a small decoder; superpixels of the pixels, not the objects that the scenes know; in a loop of the reconstruction "
+        "alone on other scenes the true objects as groups left 91 % of the mean image's error after 600 steps",
         (),
         VIEWS,
-        {"optimizer.learning_rate": 3e-3, "model.image_encoder": "segclip:tiny_patch4"},
-        columns={"superpixels": "superpixels(image)"},
-        steps={"overfit": 50, "learns": 450},
-        tried=1,
+        {
+            "optimizer.learning_rate": 3e-3,
+            "model.image_encoder": "segclip:tiny_patch4",
+            "model.text_encoder": "transformer:tiny_bidirectional",
+            "model.text_length": 20,
+        },
+        columns={"text": "caption", "superpixels": "superpixels(image)"},
+        steps={"overfit": 50, "learns": 350},
+        tried=3,
     ),
     "regionclip": Scale(
         {"temperature": 0.05},

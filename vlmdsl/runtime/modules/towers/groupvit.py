@@ -48,7 +48,7 @@ class GroupingConfig:
 
 
 PRESETS: dict[str, GroupingConfig] = {
-    "tiny": GroupingConfig(32, 4, width=64, heads=2, depths=(1, 1, 1), groups=(16, 4), stem="convolution"),
+    "tiny": GroupingConfig(32, 4, width=64, heads=2, depths=(1, 1, 1), groups=(16, 8), stem="convolution"),
     "small": GroupingConfig(224, 16, width=384, heads=6, depths=(6, 3, 3), groups=(64, 8)),
 }
 """`small` is the authors' shape, for images as theirs; `tiny` is for small ones."""
@@ -120,7 +120,7 @@ class GroupingTransformer(Encoder):
 
         >>> tower = GroupingTransformer(PRESETS["tiny"], dimension=16)
         >>> groups = tower.segment(torch.zeros(2, 3, 32, 32))
-        >>> groups.shape, bool((groups < 4).all())
+        >>> groups.shape, bool((groups < 8).all())
         (torch.Size([2, 8, 8]), True)
         """
         _, assignments = self._grouped(images)
@@ -160,12 +160,13 @@ class GroupingTransformer(Encoder):
 class _Stage(nn.Module):
     """Blocks that segments go through together with group tokens, and a grouping at their end; both only with `groups`.
 
-    A stage's tokens are learned, plus what is made of the `entering` ones of the stage before.
+    A stage's tokens are learned, plus what is made of the `entering` ones of the stage before. They begin as far apart as
+    segments are, where the authors' have a standard deviation of 0.02: in a short run what blocks add buries that.
     """
 
     def __init__(self, width: int, heads: int, depth: int, entering: int, groups: int) -> None:
         super().__init__()
-        self.tokens = nn.Parameter(0.02 * torch.randn(groups, width)) if groups else None
+        self.tokens = nn.Parameter(torch.randn(groups, width)) if groups else None
         self.entering = None
         if entering and groups:
             self.entering = nn.Sequential(nn.LayerNorm(width), TokenMixing(entering, width // 2, groups))

@@ -47,9 +47,9 @@ class CentreTransformer(Encoder):
     patches assigned to it. The rest of the blocks sees the groups; the pooled feature is the largest number of any group, in
     each dimension. In training the centre is drawn by Gumbel noise, which the batch brings, with the gradient of its softmax
     at a temperature of 0.9; in evaluation it is the most likely one. `states` are those of patches again: each patch takes
-    the group that it was assigned to, after a linear map across groups, through further blocks; before them stands their
-    mean. The stem is frozen as it is drawn (the authors freeze CLIP's), positions are fixed sines (theirs CLIP's, frozen).
-    Source: Luo et al., "SegCLIP", ICML 2023, arXiv:2211.14813.
+    the group that it was assigned to, as it is before the rest of the blocks, after a linear map across groups, through
+    further blocks; before them stands their mean. The stem is frozen as it is drawn (the authors freeze CLIP's), positions
+    are fixed sines (theirs CLIP's, frozen). Source: Luo et al., "SegCLIP", ICML 2023, arXiv:2211.14813.
     """
 
     positions: Tensor
@@ -67,7 +67,8 @@ class CentreTransformer(Encoder):
         self.register_buffer("positions", sine_positions(vision.grid, vision.width), persistent=False)
         self.transformer = Transformer(vision.width, max(vision.depth - config.after, 1), vision.heads)
         self.grouping = _Centres(vision.width, vision.heads, config.centres, config.cross_blocks)
-        self.group_transformer = Transformer(vision.width, config.after, vision.heads)
+        refined = {"pooled", "tokens"} & self.yields
+        self.group_transformer = Transformer(vision.width, config.after, vision.heads) if refined else None
         self.pooled_norm = nn.LayerNorm(vision.width) if "pooled" in self.yields else None
         self.pooled_projection = nn.Linear(vision.width, dimension, bias=False) if "pooled" in self.yields else None
         self.token_projection = nn.Linear(vision.width, dimension, bias=False) if "tokens" in self.yields else None
@@ -84,10 +85,10 @@ class CentreTransformer(Encoder):
         if mask is not None:
             raise ValueError("images have no mask: every patch is real")
         groups, assignment = self._grouped(values, keep, noise if self.training else None)
-        groups = self.group_transformer(groups)
+        refined = groups if self.group_transformer is None else self.group_transformer(groups)
         return EncodedFeatures(
-            pooled=self._pooled(groups),
-            tokens=None if self.token_projection is None else self.token_projection(groups),
+            pooled=self._pooled(refined),
+            tokens=None if self.token_projection is None else self.token_projection(refined),
             states=None if self.restoring is None else self.restoring(groups, assignment),
             assignment=assignment.transpose(1, 2) if "assignment" in self.yields else None,
         )
@@ -173,13 +174,17 @@ class _CentreBlock(nn.Module):
 
 
 class _Restoring(nn.Module):
-    """From groups `[b, G, W]` to states `[b, 1 + P, W]`: the mean of those of the patches, then one for each patch."""
+    """From groups `[b, G, W]` to states `[b, 1 + P, W]`: the mean of those of the patches, then one for each patch.
+
+    The linear map across groups begins as the identity: each patch has the group that it is assigned to.
+    """
 
     def __init__(self, width: int, heads: int, config: CentreConfig) -> None:
         super().__init__()
         self.across = nn.Linear(config.centres, config.centres)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(config.restoring_blocks))
         initialise(self)
+        nn.init.eye_(self.across.weight)
 
     def forward(self, groups: Tensor, assignment: Tensor) -> Tensor:
         shares = self.across(assignment.transpose(1, 2).to(groups.dtype))

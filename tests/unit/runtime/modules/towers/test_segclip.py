@@ -59,6 +59,26 @@ def test_the_pooled_feature_has_the_largest_number_of_any_group():
     assert torch.equal(pooled, largest)
 
 
+def test_states_of_patches_are_of_groups_before_the_blocks_on_groups():
+    encoder = tower().eval()
+    before = encoder(images())
+    with torch.no_grad():
+        for weight in encoder.group_transformer.parameters():
+            weight.add_(1)
+    after = encoder(images())
+    assert torch.equal(after.states, before.states)
+    assert not torch.equal(after.pooled, before.pooled)
+
+
+def test_a_patch_first_takes_the_group_that_it_is_assigned_to():
+    restoring = tower().restoring
+    restoring.blocks = torch.nn.ModuleList()
+    groups = images()[:, 0, :3]
+    states = restoring(groups, torch.eye(3, dtype=torch.float64)[[2, 0]].T.expand(3, 3, 2))
+    own = groups[:, [2, 0]]
+    torch.testing.assert_close(states[:, 1:], own * torch.sigmoid(1.702 * own))
+
+
 @pytest.mark.parametrize("yields", [("pooled",), ("tokens",), ("states",), ALL])
 def test_every_parameter_but_the_stem_gets_a_gradient(yields):
     encoder = tower(yields).train()
