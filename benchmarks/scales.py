@@ -246,20 +246,18 @@ SCALES = {
         settings={"data.reference": ("shapes:samples=256,seed=1",)},
     ),
     "segclip": Scale(
-        {"depth": 2, "width": 64, "heads": 2, "smallest": 0.9},
+        {"depth": 2, "width": 64, "heads": 2},
         "a small decoder; superpixels of the pixels, not the objects that the scenes know; in a loop of the reconstruction "
-        "alone on other scenes the true objects as groups left 91 % of the mean image's error after 600 steps",
+        "alone on other scenes the true objects as groups left 91 % of the mean image's error after 600 steps; with "
+        "captions and the bidirectional text tower, tried with two constructions of the centres, once on the usual scenes "
+        "of results, groups overlapped less",
         (),
         VIEWS,
-        {
-            "optimizer.learning_rate": 3e-3,
-            "model.image_encoder": "segclip:tiny_patch4",
-            "model.text_encoder": "transformer:tiny_bidirectional",
-            "model.text_length": 20,
-        },
-        columns={"text": "caption", "superpixels": "superpixels(image)"},
-        steps={"overfit": 50, "learns": 350},
-        tried=3,
+        {"optimizer.learning_rate": 3e-3, "model.image_encoder": "segclip:tiny_patch4"},
+        columns={"superpixels": "superpixels(image)"},
+        steps={"overfit": 50, "learns": 400},
+        tried=4,
+        reported=200,
     ),
     "regionclip": Scale(
         {"temperature": 0.05},
