@@ -87,8 +87,8 @@ SCALES = {
         {"entries": 64, "pipeline": "crop", "depth": 2, "out": 64, "share": 0.2, "swapped": 0.5, "codes_weight": 0.25},
         "8192 codes are for millions of images; the ground without noise, since its codes would be noise; half of the "
         "captions are those of others, codes of pairs weigh less, a fifth of the patches is hidden, and more steps are of "
-        "images (their share is between two that were tried), for a short run; matching begins to be learned when the "
-        "contrast has been, which took twice as long with a rate of 3e-3",
+        "images, for a short run: with 28 % of them codes were 10.4 % on other scenes than the result's; matching begins "
+        "to be learned when the contrast has been, which took twice as long with a rate of 3e-3",
         (),
         "half of the captions are those of others of the 64 pairs, so that two captions of a batch are equal",
         {
@@ -99,13 +99,14 @@ SCALES = {
             "model.text_encoder": "transformer:tiny_bidirectional",
             "model.text_length": 20,
             "evaluation.batch": PAIRS,
-            "flows.images.share": 0.28,
+            "flows.images.share": 0.42,
             "flows.texts.share": 0.03,
         },
         scenes="shapes:plain_ground=true",
         columns={"text": "caption"},
-        steps={"overfit": 20, "learns": 1100},
+        steps={"overfit": 20, "learns": 1150},
         tried=5,
+        reported=200,
     ),
     "fiber": Scale(
         {"depth": 1, "size": 512, "out": 64, "region_features": 64, "negatives": 6, "scale": 3},
