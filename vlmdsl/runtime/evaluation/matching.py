@@ -20,6 +20,7 @@ from vlmdsl.ir.operations.scalars import DRAW, RAMP, SCALAR
 from vlmdsl.ir.schedule import Apply, Mode
 from vlmdsl.planning import applied_of
 from vlmdsl.runtime.evaluation.features import evaluation_mode
+from vlmdsl.runtime.evaluation.mined import mined_by_comparison
 from vlmdsl.runtime.evaluation.retrieval import Measures
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.values import (
@@ -124,12 +125,13 @@ def matching_accuracy(
     Batches hold what a step of the model takes; a text and an image of which the recipe masks a part are read whole, as in
     retrieval (FLAVA trains on masked ones). The negatives are those that the recipe mines among the samples of a batch,
     without queues, `mined`, and the text of each sample with the image of the sample before it, `random`; a text that equals
-    the pair's is not a negative. `pairs`, `mined` and `random` are the shares that are recognised, `balanced` and `balanced
+    the pair's is not a negative. For a recipe that mines none, but compares pooled features, an image is mined for each text
+    by these. `pairs`, `mined` and `random` are the shares that are recognised, `balanced` and `balanced
     random` the means of the share of pairs and that of negatives: an answer that is always the same has one half. Of `hard`
     negatives `wrong` is the share that is recognised, `wrong KIND` that of those with this one thing wrong, and `balanced
     wrong` the mean of the shares of pairs and of all of them. The model is left in the mode it was in.
     """
-    counts, samples = _Counts(), 0
+    counts, samples, generator = _Counts(), 0, torch.Generator().manual_seed(0)
     with evaluation_mode(model), model.objective.state.emptied():
         if hard is not None:
             _count_by_kind(counts, model, matching, hard)
@@ -141,8 +143,12 @@ def matching_accuracy(
                 picks = _picks(_fused(logits), environment)
                 counts.add("mined", ~_matches(environment[applied_of(logits)])[_differ(ids, ids[picks])])
             if len(ids) > 1:
-                other = ids.roll(1, dims=0)
-                counts.add("random", ~_matches(_of_other_images(model, matching.pairs, environment))[_differ(ids, other)])
+                before = torch.arange(len(ids), device=ids.device).roll(1)
+                mined = None if matching.negatives else mined_by_comparison(model, environment, generator)
+                for kind, images in {"mined": mined, "random": before}.items():
+                    if images is not None:
+                        right = ~_matches(_of_images(model, matching.pairs, environment, images))
+                        counts.add(kind, right[_differ(ids, ids[images])])
     kinds = ("pairs", "mined", "random") if matching.negatives else ("pairs", "random")
     if not all(counts.total.get(name) for name in kinds):
         return None
@@ -299,17 +305,17 @@ def _call(model: VisionLanguageModel, fused: Node, inputs: TowerInput) -> Any:
     return model.call_tower(Apply(use_of(fused), Mode("Text"), (fused,)), [inputs])[0]
 
 
-def _shifted(model: VisionLanguageModel, fused: Node, environment: Environment, shift: int) -> TowerInput:
-    """The inputs of a fusion module, with the images of the samples so many places before."""
+def _with_images(model: VisionLanguageModel, fused: Node, environment: Environment, images: Tensor) -> TowerInput:
+    """The inputs of a fusion module, with the images of these samples [b] in place of each sample's own."""
     (inputs,) = model.inputs(Apply(use_of(fused), Mode("Text"), (fused,)), environment)
-    moved = inputs.map(lambda part: part.roll(shift, dims=0))
+    moved = inputs.map(lambda part: part[images])
     return TowerInput(inputs.value, moved.ports)
 
 
-def _of_other_images(model: VisionLanguageModel, logits: Node, environment: Environment) -> Tensor:
-    """The two logits of each text with the image of the sample before."""
+def _of_images(model: VisionLanguageModel, logits: Node, environment: Environment, images: Tensor) -> Tensor:
+    """The two logits of each text with the image of another sample, by the number of the sample, [b]."""
     fused = _fused(logits)
-    pooled = _call(model, fused, _shifted(model, fused, environment, 1)).pooled
+    pooled = _call(model, fused, _with_images(model, fused, environment, images)).pooled
     (other,) = model.part(use_of(logits))([pooled])
     assert isinstance(other, Tensor)
     return other
@@ -334,7 +340,8 @@ def _masked(model: VisionLanguageModel, fused: Node, environment: Environment) -
     if not bool(at.any()) or not others:
         return None
     own = logits(environment[applied_of(fused)]).argmax(dim=1)
-    shifted = (_shifted(model, fused, environment, shift) for shift in range(1, others + 1))
+    own_images = torch.arange(len(at), device=at.device)
+    shifted = (_with_images(model, fused, environment, own_images.roll(shift)) for shift in range(1, others + 1))
     mean = sum((logits(_call(model, fused, inputs)).softmax(dim=1) for inputs in shifted), torch.zeros(()))
     return own, masked.targets[at], mean.argmax(dim=1)
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import vlmdsl
+from vlmdsl.backends.torch.step import Step
+from vlmdsl.planning import applied_of
 from vlmdsl.runtime.evaluation import (
     HardNegatives,
     masked_word_accuracy,
@@ -16,6 +18,7 @@ from vlmdsl.runtime.evaluation import (
     matching_accuracy,
     matching_of,
 )
+from vlmdsl.runtime.evaluation.mined import mined_by_comparison
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.modules import SequenceFeatures
 from vlmdsl.runtime.modules.towers import TextConfig, TextTransformer, VisionConfig, VisionTransformer
@@ -223,3 +226,46 @@ def test_a_recipe_with_labels_mines_no_negatives() -> None:
     matching = matching_of(program)
     assert matching is not None
     assert matching.negatives == ()
+
+
+COMPARED = """recipe labelled(image: Image, text: Text)
+encoder fusion = fuse(depth=1)
+let caption = swap(text)
+minimize {
+  itm: matching(caption | image, matches(caption))
+  pairs: contrast(image, caption)
+}
+"""
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_for_a_recipe_that_mines_none_negatives_are_mined_by_its_comparison(always: bool) -> None:
+    model = model_of(recipe=COMPARED, always=always)
+    name = next(reading.name for reading in model.readings if reading.name.startswith("text"))
+    batch = Batch({"image": ImageBatch(PIXELS), name: WORDS}, torch.arange(4), list("abcd"))
+    matching = matching_of(model.objective.program)
+    assert matching is not None
+    assert matching.negatives == ()
+    measures = matching_accuracy(model, [batch], matching)
+    assert measures is not None
+    # Answers are right where neither side is of the last sample, which is as the first.
+    assert measures.values["pairs"] == 1.0
+    assert measures.values["mined"] == (0.0 if always else 1.0)
+    assert measures.values["balanced"] == (0.5 if always else 1.0)
+    assert measures.facts["mined"] > 0
+
+
+def test_the_most_similar_image_of_another_sample_is_mined() -> None:
+    model = model_of(recipe=COMPARED)
+    name = next(reading.name for reading in model.readings if reading.name.startswith("text"))
+    environment = model.begin(Batch({"image": ImageBatch(PIXELS), name: WORDS}, torch.arange(4), list("abcd")))
+    Step(model.objective, model)(environment)
+    sides = {stream.encoder.tower: applied_of(stream.encode) for stream in model.streams if stream.pooled}
+    text = torch.eye(4)
+    image = text.roll(-1, dims=0) + 0.9 * torch.eye(4)  # most like its own text, then like the next one's
+    for tower, features in {"vision": image, "language": text}.items():
+        environment[sides[tower]] = environment[sides[tower]]._replace(pooled=features)
+    for seed in range(5):
+        mined = mined_by_comparison(model, environment, torch.Generator().manual_seed(seed))
+        assert mined is not None
+        assert mined.tolist() == [3, 0, 1, 2]
