@@ -198,12 +198,14 @@ def _learns(recipe: str, scale: Scale, steps: int, *, choosing: bool = False) ->
 
 
 def _text_alone(scale: Scale, steps: int, settings: Mapping[str, object]) -> dict[str, float]:
-    """How well a model that was trained by itself, for as many steps, predicts masked words without seeing an image."""
+    """How well a model that was trained by itself, for as many steps of pairs, predicts masked words without seeing an
+    image."""
     columns = {"image": "blank(image)", "text": scale.columns.get("text", "text")}
     every = {**scale.settings, **settings, **ONE_PATCH}
     plain = {name: value for name, value in every.items() if not name.startswith(("stages.", "flows."))}
-    alone = replace(scale, knobs={}, settings=plain)
-    run = train(str(TEXT_ALONE), alone, scale.scenes, columns, steps)
+    share = {"share": scale.knobs["words"]} if "words" in scale.knobs else {}
+    alone = replace(scale, knobs=share, settings=plain)
+    run = train(str(TEXT_ALONE), alone, scale.scenes, columns, scale.steps.get("text alone", steps))
     return dict(run["evaluation"]["masked_words"])
 
 

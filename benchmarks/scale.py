@@ -28,7 +28,8 @@ class Scale:
     `overfits` are the terms whose in-batch top-1 must reach 99 %: None for all of them, empty where telling pairs apart is
     not the recipe's aim; `aim` then says what is. `settings` are of the run, `pairs` are the 64 pairs, `scenes` are what it
     learns from and, held out, is measured on, and `columns` feed its fields there; `steps` are the lengths of runs for which
-    the usual one does not do, `stages` those of the stages of the run that shows what it learns, and `scenes_of` what stages
+    the usual one does not do (`text alone`: of the model without images beside masked words, where not every step of the
+    recipe is of pairs), `stages` those of the stages of the run that shows what it learns, and `scenes_of` what stages
     of it learn from in place of `scenes`. On OpenMoji `drawings` feed fields from other columns than the usual ones, and
     `measures_drawings` is the kind of measure of held-out drawings that must be above its baselines.
     In-batch top-1 is the mean over the last `records` of the metrics: over several where each step draws other views, since

@@ -59,7 +59,7 @@ SCALES_OF_WRITING = {
         "negatives are drawn again in each step, and momentum and queues are for long runs",
         SLOW_TEMPERATURE,
         columns={"text": "caption"},
-        steps={"overfit": 50, "learns": 900},
+        steps={"overfit": 25, "learns": 900},
         before=Before("coca", 1600),
         tried=4,
         reported=300,
@@ -104,7 +104,7 @@ SCALES_OF_WRITING = {
         **{
             **CAPTIONS,
             "columns": {"target": "caption", "prompt": "template(source)"},
-            "steps": {"overfit": 40, "learns": 300},
+            "steps": {"overfit": 20, "learns": 300},
         },
         stages={"language": 600, "all": 300},
         before=Before("cappa", 700),
