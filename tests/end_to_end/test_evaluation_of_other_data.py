@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import vlmdsl
+from vlmdsl.api.classify import classify
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.data import open_source
 
@@ -85,6 +86,47 @@ def test_numbers_without_names_are_not_the_runs_classes(run, tmp_path):
     assert evaluated["nearest_neighbours"]["k"] == 2
 
 
+def labelled(folder: Path, labels: dict[str, object]) -> str:
+    """A table of three pictures of each class, with its label."""
+    pictures(folder, *labels, each=3)
+    rows = [(f"{name}/{name}{number}.png", "text", label) for name, label in labels.items() for number in range(3)]
+    return table(folder, ["image", "text", "label"], *rows)
+
+
+def test_listed_classes_name_numbers(run, tmp_path):
+    classes = ["evaluation.classes=[zebra, ant, red circle]"]
+    numbers = labelled(tmp_path / "numbers", {"ant": 1, "zebra": 0})
+    words = labelled(tmp_path / "words", {"ant": "ant", "zebra": "zebra"})
+    by_number, by_name = (vlmdsl.evaluate(run, data=[data], overrides=classes).evaluation for data in (numbers, words))
+    assert by_number["zero_shot"] == by_name["zero_shot"]
+    assert (by_number["zero_shot"]["classes"], by_number["zero_shot"]["images"]) == (3, 6)
+
+
+@pytest.mark.parametrize(("shift", "accuracy"), [(0, 1.0), (1, 0.0)])
+def test_accuracy_among_listed_classes_is_that_of_the_labels(shift, accuracy, run, tmp_path):
+    names = ["zebra", "red circle", "ant"]
+    answers = classify(run, str(pictures(tmp_path / "pictures", "any")), names).probabilities
+    rows = [(f"pictures/any/{Path(key).name}", "text", (int(np.argmax(row)) + shift) % 3) for key, row in answers.items()]
+    data = table(tmp_path, ["image", "text", "label"], *rows)
+    measured = vlmdsl.evaluate(run, data=[data], overrides=[f"evaluation.classes={names}"]).evaluation["zero_shot"]
+    assert (measured["top-1"], measured["images"]) == (accuracy, 6)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "message"),
+    [
+        ({"ant": 0, "zebra": 2}, "[ant, zebra]", "V0838.*the class 2, and 2 names are for 0 to 1"),
+        ({"ant": "ant", "zebra": "zebra"}, "[ant, zebras]", "V0838.*the class `zebra`, which is not in the list"),
+        ({"ant": 0}, "[ant, ant]", "`ant` is named twice"),
+        ({"ant": 0}, "['']", "evaluation.classes"),
+    ],
+    ids=["number", "name", "twice", "empty"],
+)
+def test_listed_classes_that_do_not_fit(labels, classes, message, run, tmp_path):
+    with pytest.raises(DiagnosticError, match=f"(?s){message}"):
+        vlmdsl.evaluate(run, data=[labelled(tmp_path, labels)], overrides=[f"evaluation.classes={classes}"])
+
+
 def test_a_mapping_for_the_evaluation_is_for_its_data_only(run, tmp_path):
     pictures(tmp_path, "zebra", "ant", each=2)
     rows = [(f"{name}/{name}{number}.png", f"text {number}", name) for name in ("zebra", "ant") for number in range(2)]
@@ -133,6 +175,10 @@ def test_numbers_without_names_of_the_runs_own_data_are_said(tmp_path):
     assert "zero_shot" not in run.evaluation
     assert "numbers but no names" in "\n".join(run.evaluation["notes"])
     assert run.evaluation["linear_probe"]["images"] == 8  # the same numbers are the same classes
+    classes = ["evaluation.classes=[a, b, c, ant, d, zebra]"]
+    named = vlmdsl.evaluate(run.folder, overrides=classes).evaluation
+    assert (named["zero_shot"]["classes"], named["zero_shot"]["images"]) == (6, 8)
+    assert named["linear_probe"] == run.evaluation["linear_probe"]
 
 
 def shades(folder: Path, **levels: list[int]) -> str:

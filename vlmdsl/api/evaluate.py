@@ -43,7 +43,7 @@ def evaluate(
     On the run's own held-out data the result is written to its `evaluation.json`; the untrained model is measured only if
     that file does not have it yet, under the same conditions. Raises `DiagnosticError` if there is no complete checkpoint,
     or if the data lacks a compared field. Classes and their names come from the evaluated data: names of folders, labels
-    that are words, or a column `class_name`.
+    that are words, or a column `class_name`; or from the setting `evaluation.classes`, which numbers are places in.
 
     Args:
         run: the run folder.

@@ -1,10 +1,10 @@
-"""V0836: what an evaluation needs of its data."""
+"""V0836 and V0838: what an evaluation needs of its data."""
 
 from __future__ import annotations
 
 from vlmdsl.diagnostics.problem import Problem
 
-__all__ = ["ClassesWithoutNames"]
+__all__ = ["ClassesDoNotFit", "ClassesWithoutNames"]
 
 
 class ClassesWithoutNames(Problem):
@@ -15,7 +15,21 @@ class ClassesWithoutNames(Problem):
         "Zero-shot classification encodes the name of each class with the text tower. The names come from the evaluated "
         "data: from the names of folders, from labels that are words, or from a column `class_name` beside labels that "
         "are numbers. In other data than the run's own, the same number may mean another class, so the run's class names "
-        "are not used. Name the column with `--map class_name=COLUMN`, or leave out zero-shot classification: `--set "
+        "are not used. Name the column with `--map class_name=COLUMN`, name the classes in the order of their numbers with "
+        "`--set evaluation.classes=[dog,cat]`, or leave out zero-shot classification: `--set "
         "evaluation.zero_shot=false`."
     )
     provoked_by = "`vlmdsl eval RUN --data table.csv` where the column `label` of the table holds numbers"
+
+
+class ClassesDoNotFit(Problem):
+    code = "V0838"
+    template = "`evaluation.classes` does not fit {source}: {reason}"
+    summary = "The classes that an evaluation names are not those of its data."
+    explanation = (
+        "`evaluation.classes` names the classes among which zero-shot classification chooses. Labels that are numbers are "
+        "places in this list, counted from 0, so that none is as large as its length. Classes that have names in "
+        "the data, from folders, words or a column `class_name`, are found in the list by name, so that each must be in it, "
+        "spelt alike; the list may have others. Without the setting the classes are those of the data."
+    )
+    provoked_by = "`vlmdsl eval RUN --data table.csv --set evaluation.classes=[dog,cat]` where a label of the table is 2"

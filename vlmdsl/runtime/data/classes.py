@@ -9,7 +9,7 @@ from vlmdsl.runtime.data.source import BadSample, Source, probed_positions
 from vlmdsl.runtime.values import MISSING_LABEL, first_value
 from vlmdsl.runtime.values.scalar import label_value, word_of
 
-__all__ = ["Classes", "classes_of", "has_unnamed_classes", "renumbered"]
+__all__ = ["Classes", "classes_of", "has_unnamed_classes", "largest_class", "renumbered"]
 
 _MOST_CLASSES = 1_000_000
 
@@ -69,6 +69,18 @@ def has_unnamed_classes(source: Source, columns: Iterable[str]) -> bool:
         except BadSample:
             continue
     return False
+
+
+def largest_class(source: Source, columns: tuple[str, ...], names: tuple[str, ...]) -> int:
+    """The largest number of a class of the samples, whose labels are in `columns`: numbers, or words that are numbered as in
+    `names`; `MISSING_LABEL` where no sample has a class."""
+    numbers, largest = {name: number for number, name in enumerate(names)}, MISSING_LABEL
+    for index in range(len(source)):
+        try:
+            largest = max(largest, label_value(first_value(source[index], columns), numbers))
+        except BadSample:
+            continue
+    return largest
 
 
 def renumbered(names: tuple[str, ...], by: tuple[str, ...]) -> dict[int, int]:

@@ -148,6 +148,8 @@ def map_data(
     if val is not None:
         shared = mapping.numbered if mapping is not None and not foreign else ()
         classes = {name: mapping.classes[name] for name in shared} if mapping is not None else {}
+        if config.evaluation.classes:
+            classes["label"] = config.evaluation.classes
         val_mapping = _mapped(val, program, held_out_config, faults, classes)
     if mapping is None or faults:
         raise DiagnosticError(tuple(dict.fromkeys(faults)))

@@ -10,7 +10,8 @@ from typing import Protocol
 import numpy as np
 
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.diagnostics.catalog.evaluation import ClassesWithoutNames
+from vlmdsl.diagnostics.catalog.evaluation import ClassesDoNotFit, ClassesWithoutNames
+from vlmdsl.diagnostics.suggest import suggestion
 from vlmdsl.ir import Program
 from vlmdsl.runtime.data import (
     EvaluationLoader,
@@ -22,7 +23,7 @@ from vlmdsl.runtime.data import (
     text_inputs,
     view_of,
 )
-from vlmdsl.runtime.data.classes import has_unnamed_classes, renumbered
+from vlmdsl.runtime.data.classes import has_unnamed_classes, largest_class, renumbered
 from vlmdsl.runtime.data.sample import SampleReader
 from vlmdsl.runtime.evaluation import (
     DEFAULT_TEMPLATES,
@@ -178,7 +179,7 @@ def _of_features(program: Program, loaders: Loaders) -> HeldOut | None:
         values["label"] = _LABEL
     prompts = None
     if config.evaluation.zero_shot and "label" in data.held_out_mapping:
-        names, numbers = _named_classes(data, data.held_out, data.held_out_mapping)
+        names, numbers = _named_classes(data, data.held_out, data.held_out_mapping, config.evaluation.classes)
         if names:
             values["label"] = _LABEL
             templates = config.evaluation.templates or DEFAULT_TEMPLATES
@@ -219,17 +220,46 @@ def _fitted(loaders: Loaders, images: Mapping[str, Loaded], usual: int) -> tuple
     return _Fitted(loaders.loader(samples, {**images, "label": _LABEL}), numbers), ()
 
 
-def _named_classes(data: Data, held_out: Source, mapping: FieldMapping) -> tuple[tuple[str, ...], dict[int, int]]:
-    """The names of the held-out data's classes, and the number of a class in the data -> its place among them.
+def _named_classes(
+    data: Data, held_out: Source, mapping: FieldMapping, candidates: tuple[str, ...]
+) -> tuple[tuple[str, ...], dict[int, int]]:
+    """The `candidates`, by default the names of the held-out data's classes, and the number of a class in the data -> its
+    place among them.
 
-    Raises `DiagnosticError` (V0836) where data that is not the run's own has classes without names.
+    Raises `DiagnosticError`: V0836 where data that is not the run's own has classes without names, V0838 where a class of
+    the data is not a candidate.
     """
     named = {number: name for number, name in enumerate(mapping.classes.get("label", ())) if name}
     if not named and data.foreign and has_unnamed_classes(held_out, mapping.columns["label"]):
-        help = ("`--map class_name=COLUMN`", "or leave out zero-shot classification: `--set evaluation.zero_shot=false`")
+        help = (
+            "`--map class_name=COLUMN`",
+            "or name them in order: `--set evaluation.classes=[NAME,NAME]`",
+            "or leave out zero-shot classification: `--set evaluation.zero_shot=false`",
+        )
         raise DiagnosticError((ClassesWithoutNames.at(Span("<command line>", 0, 0), source=held_out.name, help=help),))
-    names = tuple(dict.fromkeys(named.values()))
-    return names, {number: names.index(name) for number, name in named.items()}
+    if candidates:
+        _check_candidates(candidates, held_out, mapping, named)
+    names = candidates or tuple(dict.fromkeys(named.values()))
+    places = {name: place for place, name in enumerate(names)}
+    return names, {number: places[name] for number, name in named.items()}
+
+
+def _check_candidates(
+    candidates: tuple[str, ...], held_out: Source, mapping: FieldMapping, named: Mapping[int, str]
+) -> None:
+    """Raises V0838 for a class of the data, by number or by name, that is not a candidate."""
+    missing = sorted(set(named.values()) - set(candidates))
+    if missing:
+        reason = f"the data has the class `{missing[0]}`, which is not in the list"
+        help = suggestion(missing[0], candidates, "the classes of the list")
+    else:
+        largest = largest_class(held_out, mapping.columns["label"], mapping.classes.get("label", ()))
+        if largest < len(mapping.classes.get("label", ())):
+            return
+        reason = f"the data has the class {largest}, and {len(candidates)} names are for 0 to {len(candidates) - 1}"
+        help = "name every class, in the order of the numbers, which begin with 0"
+    place = Span("<command line>", 0, 0)
+    raise DiagnosticError((ClassesDoNotFit.at(place, source=held_out.name, reason=reason, help=(help,)),))
 
 
 def _shared_classes(data: Data, held_out: FieldMapping) -> tuple[dict[int, int] | None, bool]:
@@ -238,6 +268,8 @@ def _shared_classes(data: Data, held_out: FieldMapping) -> tuple[dict[int, int] 
     own, theirs = (mapping.classes.get("label", ()) for mapping in (data.mapping, held_out))
     if own == theirs:
         return None, bool(own) or not data.foreign
+    if not own and not data.foreign and "label" in held_out.numbered:
+        return None, True  # numbers mean the same in the run's own data; names are known for the held-out samples alone
     if not own or not theirs:
         return None, False
     return renumbered(own, by=theirs), bool({name for name in own if name} & set(theirs))
