@@ -230,7 +230,7 @@ def test_an_interrupted_encoding_continues(
     assert batches == [[4, 5], [6]]
     assert parted.read_bytes() == whole.read_bytes()
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["parted.npy", "parted.npy.keys.jsonl", "whole.npy", "whole.npy.keys.jsonl"]
+    assert names == [f"{name}.npy{ending}" for name in ("parted", "whole") for ending in ("", ".keys.jsonl", ".source.json")]
 
 
 def interrupted(clip: Path, folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
@@ -278,7 +278,12 @@ def test_an_interrupted_table_continues(clip: Path, folder: Path, tmp_path: Path
     assert encode(clip, str(folder), parted, batch=2).skipped.keys() == {"3.png"}
     assert batches == []  # all rows were saved
     assert parquet.read_table(parted).equals(parquet.read_table(whole))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["parted.parquet", "whole.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "parted.parquet",
+        "parted.parquet.source.json",
+        "whole.parquet",
+        "whole.parquet.source.json",
+    ]
 
 
 def test_features_as_a_table(clip: Path, folder: Path, tmp_path: Path) -> None:
@@ -291,7 +296,27 @@ def test_features_as_a_table(clip: Path, folder: Path, tmp_path: Path) -> None:
     assert [reason is not None for reason in table["skipped"]] == [index == 3 for index in range(7)]
     assert table["features"][3] is None
     assert np.array_equal(np.array(table["features"][5], dtype=np.float32), rows[5])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.npy", "f.npy.keys.jsonl", "f.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "f.npy",
+        "f.npy.keys.jsonl",
+        "f.npy.source.json",
+        "f.parquet",
+        "f.parquet.source.json",
+    ]
+
+
+def test_features_of_other_data_are_not_replaced(clip: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "features.npy"
+    encode(clip, str(folder), out, batch=2)
+    before = out.read_bytes()
+    with pytest.raises(vlmdsl.DiagnosticError, match="V0866"):
+        encode(clip, HELD_OUT, out, batch=2)
+    assert out.read_bytes() == before
+    encode(clip, str(folder), out, batch=2)  # the same features again
+    assert out.read_bytes() == before
+    (tmp_path / "notes.npy").write_bytes(b"of something else")
+    with pytest.raises(vlmdsl.DiagnosticError, match="V0866"):
+        encode(clip, str(folder), tmp_path / "notes.npy", batch=2)
 
 
 def test_a_file_of_another_format_is_refused(clip: Path, folder: Path, tmp_path: Path) -> None:

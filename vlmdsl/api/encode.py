@@ -54,6 +54,7 @@ def encode(
     extra `arrow`) has the columns `key`, `features` (a list of D numbers, null for a sample that was skipped) and `skipped`
     (why). What is interrupted is continued when the same call is made again. Raises `DiagnosticError` as `load` does, V0901
     without pyarrow, V0861 where the recipe encodes no such vectors, V0862 for a file of another ending,
+    V0866 for a file that exists and has the features of another run or of other data,
     V0820 where no sample can be used, V0903 where the disk is full, and those of data that cannot be opened.
 
     Args:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from vlmdsl.diagnostics.problem import Problem
 
-__all__ = ["CannotBegin", "CannotExport", "FormatUnknown", "InputUnusable", "NoInitialWeights", "NotLearned"]
+__all__ = [
+    "CannotBegin",
+    "CannotExport",
+    "FeaturesOfOthers",
+    "FormatUnknown",
+    "InputUnusable",
+    "NoInitialWeights",
+    "NotLearned",
+]
 
 
 class InputUnusable(Problem):
@@ -85,3 +93,15 @@ class CannotExport(Problem):
         "`vit:tiny` embeds patches by convolutions, which neither library has."
     )
     provoked_by = "`vlmdsl export RUN out --format torch-export` for a run of `filip`"
+
+
+class FeaturesOfOthers(Problem):
+    code = "V0866"
+    template = "`{file}` is not replaced: it is not what this run makes of this data"
+    summary = "`vlmdsl encode --out` names a file that exists and has other features."
+    explanation = (
+        "Features can take hours, so that a finished file is replaced only by the same features again: of the same weights, "
+        "data, columns and size of a batch. `NAME.source.json` beside the file has a digest of these; a file without it was "
+        "written by something else. Name another file, or delete the old one first."
+    )
+    provoked_by = "`vlmdsl encode OTHER_RUN PICTURES --out features.npy` where `features.npy` is of another run"

@@ -11,11 +11,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.trained import FeaturesOfOthers
 from vlmdsl.runtime.data import Skipped, Source, fingerprint, too_few_usable
 from vlmdsl.runtime.data.formats.columns import load_pyarrow
 from vlmdsl.runtime.files import write_atomically, writing
 from vlmdsl.runtime.trained.collections import EncodedData, Kind
 from vlmdsl.runtime.trained.model import TrainedModel
+from vlmdsl.source import Span
 
 __all__ = ["write_embeddings"]
 
@@ -45,14 +47,17 @@ def write_embeddings(
     Row i is sample i of the data; that of a sample that cannot be used is NaN, in a table null. `PLACE.keys.jsonl` has
     the key of each row of an array. Returns the number of samples, and why some were skipped, by key. Until the file is
     finished it is `PLACE.partial`, and `PLACE.progress.json` says how far it is: the same call continues from there.
-    Vectors are not held in memory. Raises `DiagnosticError` as `EncodedData` and `TrainedModel.vectors` do, V0820 where
-    no sample can be used, and V0903 where the disk is full.
+    Vectors are not held in memory. `PLACE.source.json` says what the file is made of. Raises `DiagnosticError` as
+    `EncodedData` and `TrainedModel.vectors` do, V0866 where `PLACE` exists and is of another model or of other data, V0820
+    where no sample can be used, and V0903 where the disk is full.
     """
     partial, progress_file = (place.with_name(place.name + ending) for ending in (".partial", ".progress.json"))
     if place.suffix == ".parquet":
         load_pyarrow("a Parquet file")  # a missing package is reported before an hour of encoding
     source = EncodedData(model, data, columns, kind=kind).source
     identity = _identity(model, source, columns, kind)
+    source_file = place.with_name(place.name + ".source.json")
+    _check_replaceable(place, source_file, identity)
     progress = _progress(progress_file, partial, identity)
     encoded = EncodedData(model, data, columns, kind=kind, skipped_batches=progress.batches)
     filled = progress.batches * model.batch
@@ -79,6 +84,7 @@ def write_embeddings(
             raise DiagnosticError((too_few_usable(source.name, len(bad), 0, 1, bad),))
         rows[filled:] = np.nan
         rows.flush()
+        write_atomically(source_file, json.dumps({"identity": identity}))
         if place.suffix == ".parquet":
             _write_parquet(rows, source, skipped(), place)
             partial.unlink()
@@ -88,6 +94,19 @@ def write_embeddings(
             partial.replace(place)
     progress_file.unlink(missing_ok=True)
     return len(source), skipped()
+
+
+def _check_replaceable(place: Path, source_file: Path, identity: str) -> None:
+    """Raises V0866 for a file that is not of this `identity`."""
+    if not place.exists():
+        return
+    try:
+        same = json.loads(source_file.read_bytes()) == {"identity": identity}
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        help = "name another file with `--out`, or delete this one first"
+        raise DiagnosticError((FeaturesOfOthers.at(Span("<command line>", 0, 0), file=place, help=(help,)),))
 
 
 def _write_parquet(rows: np.ndarray, source: Source, skipped: Mapping[str, str], place: Path) -> None:
