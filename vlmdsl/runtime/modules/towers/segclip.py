@@ -48,8 +48,9 @@ class CentreTransformer(Encoder):
     each dimension. In training the centre is drawn by Gumbel noise, which the batch brings, with the gradient of its softmax
     at a temperature of 0.9; in evaluation it is the most likely one. `states` are those of patches again: each patch takes
     the group that it was assigned to, as it is before the rest of the blocks, after a linear map across groups, through
-    further blocks; before them stands their mean. The stem is frozen as it is drawn (the authors freeze CLIP's), positions
-    are fixed sines (theirs CLIP's, frozen). Source: Luo et al., "SegCLIP", ICML 2023, arXiv:2211.14813.
+    further blocks; before them stands their mean. The stem is frozen as it is drawn, or as `model.init` has it (the authors
+    freeze CLIP's), positions are fixed sines (theirs CLIP's, frozen). Source: Luo et al., "SegCLIP", ICML 2023,
+    arXiv:2211.14813.
     """
 
     positions: Tensor
@@ -132,29 +133,42 @@ class CentreTransformer(Encoder):
 
 
 class _Centres(nn.Module):
-    """Learned centres that gather patches `[b, P, W]`: groups `[b, G, W]` and the assignment `[b, G, P]`."""
+    """Learned centres that gather patches `[b, P, W]`: groups `[b, G, W]` and the assignment `[b, G, P]`.
+
+    Centres and keys are normalised, so that one that is long does not have all patches. They begin as follows, where the
+    authors begin with CLIP's features and standard deviations of 0.02 and 1: centres are as far apart as patches, since
+    otherwise they are alike after the first block, and products have a standard deviation of the fourth root of the width,
+    somewhat above that of the noise, since with larger ones the first draws decide for good.
+    """
 
     def __init__(self, width: int, heads: int, centres: int, blocks: int) -> None:
         super().__init__()
-        self.centres = nn.Parameter(0.02 * torch.randn(centres, width))
+        self.centres = nn.Parameter(torch.randn(centres, width))
         self.blocks = nn.ModuleList(_CentreBlock(width, heads) for _ in range(blocks))
+        self.centre_norm = nn.LayerNorm(width)
         self.norm = nn.LayerNorm(width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.output = nn.Linear(width, width)
-        initialise(self)
+        self.key = nn.Conv1d(width, width, 1, groups=heads, bias=False)
+        self.key_norm = nn.LayerNorm(width)
+        self.value = nn.Conv1d(width, width, 1, groups=heads, bias=False)
+        self.output_norm = nn.LayerNorm(width)
+        self.output = FeedForward(width)
+        initialise(self.blocks)
+        initialise(self.output)
+        nn.init.constant_(self.key_norm.weight, width**-0.25)
 
     def forward(self, patches: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
         centres = self.centres.expand(len(patches), -1, -1)
         for block in self.blocks:
             centres = block(centres, patches)
-        states = self.norm(patches)
-        products = centres @ self.key(states).transpose(1, 2)
+        centres = self.centre_norm(centres)
+        states = self.norm(patches).transpose(1, 2)
+        products = centres @ self.key_norm(self.key(states).transpose(1, 2)).transpose(1, 2)
         length = products.shape[1] * products.shape[2]
         drawn = None if noise is None else noise[:, :length].view_as(products)
         assignment = hard_assignment(products, drawn, TEMPERATURE if drawn is not None else 1.0)
         shares = assignment / assignment.sum(dim=-1, keepdim=True).clamp(min=1)
-        return self.output(centres + shares.to(states.dtype) @ self.value(states)), assignment
+        gathered = shares.to(states.dtype) @ self.value(states).transpose(1, 2)
+        return quick_gelu(self.output(self.output_norm(centres + gathered))), assignment
 
 
 class _CentreBlock(nn.Module):
@@ -163,14 +177,20 @@ class _CentreBlock(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
+        self.context_norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads, context_width=width)
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width)
 
     def forward(self, centres: Tensor, patches: Tensor) -> Tensor:
-        context = self.norm(torch.cat([centres, patches], dim=1))
-        centres = centres + self.attention(context[:, : centres.shape[1]], context)
+        context = self.context_norm(torch.cat([centres, patches], dim=1))
+        centres = centres + self.attention(self.norm(centres), context)
         return centres + self.feed_forward(self.feed_forward_norm(centres))
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """CLIP's approximation of a GELU."""
+    return x * torch.sigmoid(1.702 * x)
 
 
 class _Restoring(nn.Module):
@@ -183,13 +203,13 @@ class _Restoring(nn.Module):
         super().__init__()
         self.across = nn.Linear(config.centres, config.centres)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(config.restoring_blocks))
-        initialise(self)
+        initialise(self.blocks)
         nn.init.eye_(self.across.weight)
+        nn.init.zeros_(self.across.bias)
 
     def forward(self, groups: Tensor, assignment: Tensor) -> Tensor:
         shares = self.across(assignment.transpose(1, 2).to(groups.dtype))
-        patches = shares @ groups
-        patches = patches * torch.sigmoid(1.702 * patches)  # CLIP's approximation of a GELU
+        patches = quick_gelu(shares @ groups)
         for block in self.blocks:
             patches = block(patches)
         return torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)
