@@ -48,10 +48,10 @@ class GroupingConfig:
 
 
 PRESETS: dict[str, GroupingConfig] = {
-    "tiny": GroupingConfig(32, 4, width=64, heads=2, depths=(1, 1, 1), groups=(16, 8), stem="convolution"),
+    "tiny": GroupingConfig(32, 4, width=64, heads=2, depths=(2, 1), groups=(8,), stem="convolution"),
     "small": GroupingConfig(224, 16, width=384, heads=6, depths=(6, 3, 3), groups=(64, 8)),
 }
-"""`small` is the authors' shape, for images as theirs; `tiny` is for small ones."""
+"""`small` is the authors' shape, for images as theirs; `tiny` is for small ones, whose few patches form groups once."""
 
 
 class GroupingTransformer(Encoder):
