@@ -49,7 +49,7 @@ def test_the_scales_of_the_evidence_fit_their_recipes() -> None:
         assert scale.columns.keys() | scale.drawings.keys() <= fields, recipe
         assert scale.before is None or scale.before.recipe in evidence.SCALES, recipe
         assert scale.measures_drawings in {"", *evidence.KINDS}, recipe
-        assert scale.steps.keys() <= {"overfit", "learns", "openmoji"}, recipe
+        assert scale.steps.keys() <= {"overfit", "learns", "openmoji", "text alone"}, recipe
 
 
 def test_an_entry_is_known_by_what_it_was_made_of() -> None:
