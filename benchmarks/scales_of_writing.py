@@ -59,7 +59,7 @@ SCALES_OF_WRITING = {
         "negatives are drawn again in each step, and momentum and queues are for long runs",
         SLOW_TEMPERATURE,
         columns={"text": "caption"},
-        steps={"overfit": 50, "learns": 900},
+        steps={"overfit": 25, "learns": 900},
         before=Before("coca", 1600),
         tried=4,
         reported=300,
