@@ -102,6 +102,21 @@ def test_listed_classes_name_numbers(run, tmp_path):
     assert (by_number["zero_shot"]["classes"], by_number["zero_shot"]["images"]) == (3, 6)
 
 
+@pytest.mark.parametrize(
+    "content", ["zebra  # the first\n\nant\nred circle\n", '["zebra", "ant", "red circle"]'], ids=["lines", "json"]
+)
+def test_classes_of_a_file_are_those_of_a_list(content, run, tmp_path):
+    (tmp_path / "names.txt").write_text(content, "utf-8")
+    folder = str(pictures(tmp_path / "pictures", "any", each=2))
+    data = labelled(tmp_path / "numbers", {"ant": 1, "zebra": 0})
+    of_file, of_list = (
+        vlmdsl.evaluate(run, data=[data], overrides=[f"evaluation.classes={classes}"]).evaluation
+        for classes in (tmp_path / "names.txt", "[zebra, ant, red circle]")
+    )
+    assert of_file == of_list
+    assert classify(run, folder, str(tmp_path / "names.txt")) == classify(run, folder, "zebra, ant,red circle")
+
+
 @pytest.mark.parametrize(("shift", "accuracy"), [(0, 1.0), (1, 0.0)])
 def test_accuracy_among_listed_classes_is_that_of_the_labels(shift, accuracy, run, tmp_path):
     names = ["zebra", "red circle", "ant"]
@@ -115,16 +130,19 @@ def test_accuracy_among_listed_classes_is_that_of_the_labels(shift, accuracy, ru
 @pytest.mark.parametrize(
     ("labels", "classes", "message"),
     [
+        ({"ant": 0}, "nowhere.txt", "V0867.*`nowhere.txt` does not name classes: file not found"),
         ({"ant": 0, "zebra": 2}, "[ant, zebra]", "V0838.*the class 2, and 2 names are for 0 to 1"),
         ({"ant": "ant", "zebra": "zebra"}, "[ant, zebras]", "V0838.*the class `zebra`, which is not in the list"),
         ({"ant": 0}, "[ant, ant]", "`ant` is named twice"),
         ({"ant": 0}, "['']", "evaluation.classes"),
     ],
-    ids=["number", "name", "twice", "empty"],
+    ids=["file", "number", "name", "twice", "empty"],
 )
-def test_listed_classes_that_do_not_fit(labels, classes, message, run, tmp_path):
+@pytest.mark.parametrize("zero_shot", ["true", "false"])
+def test_listed_classes_that_do_not_fit(labels, classes, message, zero_shot, run, tmp_path):
+    overrides = [f"evaluation.classes={classes}", f"evaluation.zero_shot={zero_shot}"]
     with pytest.raises(DiagnosticError, match=f"(?s){message}"):
-        vlmdsl.evaluate(run, data=[labelled(tmp_path, labels)], overrides=[f"evaluation.classes={classes}"])
+        vlmdsl.evaluate(run, data=[labelled(tmp_path, labels)], overrides=overrides)
 
 
 def test_a_mapping_for_the_evaluation_is_for_its_data_only(run, tmp_path):

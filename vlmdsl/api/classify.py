@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from vlmdsl.api.load import load
+from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.diagnostics.catalog.evaluation import ClassNamesUnusable
 from vlmdsl.diagnostics.cells import displayed
+from vlmdsl.schema.class_names import named_classes
+from vlmdsl.source import Span
+from vlmdsl.source.regular_files import BadFile
 
 __all__ = ["Classification", "classify"]
 
@@ -43,7 +48,7 @@ class Classification:
 def classify(
     run: str | Path,
     data: str | Sequence[str],
-    classes: Sequence[str],
+    classes: str | Sequence[str],
     *,
     templates: Sequence[str] = (),
     map: Mapping[str, str] | None = None,
@@ -57,7 +62,7 @@ def classify(
     Args:
         run: the run folder.
         data: a folder of pictures, or other data in the formats of `train`.
-        classes: the names of the classes.
+        classes: the names of the classes, or as one text with commas between, or a file of them (V0867 if it has none).
         templates: prompts with one `{}` for the name of a class; those of the evaluation if left out.
         map: `image` -> the column of the pictures, if it has another name.
         device: see `load`.
@@ -70,6 +75,7 @@ def classify(
     >>> len(result.probabilities), result.skipped
     (3, {})
     """
+    classes = _named(classes) if isinstance(classes, str) else tuple(classes)
     model, trained = load(run, device=device), import_module("vlmdsl.runtime.trained")
     probabilities_of = model.classifier(classes, *([tuple(templates)] if templates else []))
     pictures = trained.EncodedData(model, [data] if isinstance(data, str) else data, map)
@@ -78,4 +84,12 @@ def classify(
         rows = probabilities_of(features).tolist()
         probabilities |= {key: tuple(row) for key, row in zip(pictures.keys(places), rows, strict=True)}
     report = pictures.report
-    return Classification(tuple(classes), probabilities, dict(report.samples), tuple(report.table().splitlines()))
+    return Classification(classes, probabilities, dict(report.samples), tuple(report.table().splitlines()))
+
+
+def _named(text: str) -> tuple[str, ...]:
+    try:
+        return named_classes(text)
+    except BadFile as fault:
+        place = Span("<command line>", 0, 0)
+        raise DiagnosticError((ClassNamesUnusable.at(place, classes=text, reason=fault.reason),)) from fault

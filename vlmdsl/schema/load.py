@@ -17,6 +17,8 @@ from vlmdsl.diagnostics.catalog.configuration import (
     ConfigurationSyntax,
     UnknownSetting,
 )
+from vlmdsl.diagnostics.catalog.evaluation import ClassNamesUnusable
+from vlmdsl.schema.class_names import CLASSES_UNUSABLE
 from vlmdsl.schema.moved import MOVED, moved_name, moved_section
 from vlmdsl.schema.parts import Parts, unknown_parts
 from vlmdsl.schema.run import FlowConfig, RunConfig, StageConfig
@@ -193,6 +195,8 @@ def _diagnostic(details: ErrorDetails, layers: _Layers) -> Diagnostic:
     key, value = layers.place_of(location)
     if details["type"] == "extra_forbidden":
         return _unknown(name, location, key)
+    if details["type"] == CLASSES_UNUSABLE:
+        return ClassNamesUnusable.at(value, classes=str(details["input"]), reason=_problem(details))
     description = _description(location)
     notes = (f"`{_dotted(location[:2])}`: {description}",) if description else ()
     return BadSetting.at(value, f"got {_shown(details['input'])}", name=name, problem=_problem(details), notes=notes)

@@ -5,11 +5,11 @@ The defaults train a small model on the built-in data in a few minutes of CPU ti
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializationInfo, model_serializer
 
+from vlmdsl.schema.class_names import ClassNames
 from vlmdsl.schema.model import ModelConfig
 from vlmdsl.schema.section import Decay, Listed, NonNegative, Positive, Section, Texts
 
@@ -35,15 +35,6 @@ def _with_one_place(template: str) -> str:
 
 
 Template = Annotated[str, AfterValidator(_with_one_place)]
-ClassName = Annotated[str, Field(min_length=1, max_length=1000)]
-
-
-def _different(names: tuple[str, ...]) -> tuple[str, ...]:
-    counts = Counter(names)
-    twice = [name for name in counts if counts[name] > 1]
-    if twice:
-        raise ValueError(f"must name each class once, and `{twice[0]}` is named twice")
-    return names
 
 
 def _lowerings(value: object) -> object:
@@ -283,10 +274,10 @@ class EvaluationConfig(Section):
     templates: Annotated[tuple[Template, ...], Listed] = Field(
         (), description="prompts with one `{}` for the class name; empty: `a photo of a {}`"
     )
-    classes: Annotated[tuple[ClassName, ...], Listed, AfterValidator(_different)] = Field(
+    classes: ClassNames = Field(
         (),
-        description="names of the classes that zero-shot classification chooses among: of labels that are numbers, in "
-        "order, counted from 0; of others, all candidates; empty: the classes of the data",
+        description="names of the classes that zero-shot classification chooses among, or a file of them, one per line: of "
+        "labels that are numbers, in order, counted from 0; of others, all candidates; empty: the classes of the data",
     )
     captions: int = Field(
         500, ge=0, description="number of held-out images that a text decoder writes captions of, if there is one"

@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-__all__ = ["BadFile", "open_regular", "read_lines", "read_regular"]
+__all__ = ["BadFile", "lines_of", "open_regular", "read_lines", "read_regular", "read_text"]
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
 """Opens a pipe without blocking, so that it can be recognised; otherwise opening would wait for a writer."""
@@ -59,15 +59,23 @@ def read_regular(path: str | Path, most: int, what: str = "file") -> bytes:
     return data
 
 
-def read_lines(path: str | Path, most: int) -> list[str]:
-    """The lines of a UTF-8 file of at most `most` bytes without comments, which `#` begins; `~` is the home folder. Raises
-    `BadFile`."""
+def read_text(path: str | Path, most: int) -> str:
+    """A UTF-8 file of at most `most` bytes; `~` is the home folder. Raises `BadFile`."""
     try:
-        text = read_regular(Path(path).expanduser(), most).decode("utf-8-sig")
+        return read_regular(Path(path).expanduser(), most).decode("utf-8-sig")
     except UnicodeDecodeError as fault:
         raise BadFile("it is not UTF-8 text") from fault
     except RuntimeError as fault:  # `~nobody`
         raise BadFile("there is no such home folder") from fault
+
+
+def read_lines(path: str | Path, most: int) -> list[str]:
+    """The lines of a text as of `read_text`, without comments, which `#` begins. Raises `BadFile`."""
+    return lines_of(read_text(path, most))
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text without comments, which `#` begins."""
     return [line.partition("#")[0] for line in text.splitlines()]
 
 

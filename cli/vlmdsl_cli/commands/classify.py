@@ -16,7 +16,12 @@ __all__ = ["command"]
 @click.command("classify")
 @click.argument("run_folder", metavar="RUN_DIR")
 @click.argument("pictures", metavar="FOLDER")
-@click.option("--classes", metavar="NAME,NAME,...", required=True, help="The names of the classes, with commas between.")
+@click.option(
+    "--classes",
+    metavar="NAME,NAME,...|FILE",
+    required=True,
+    help="The names of the classes with commas between, or a file of them, one per line.",
+)
 @click.option("--template", "templates", multiple=True, help="A prompt with {} for the name of a class; repeatable.")
 @click.option("--top", type=click.IntRange(min=1), default=1, show_default=True, help="How many classes to print.")
 @click.option("--map", "columns", metavar="image=COLUMN", multiple=True, help="Read pictures from a column of another name.")
@@ -35,12 +40,9 @@ def command(
     """Print the likeliest class of every picture in FOLDER, or of other data, by the model of RUN_DIR."""
     from vlmdsl.api.classify import classify  # `classify --help` does not wait for it
 
-    names = [name.strip() for name in classes.split(",") if name.strip()]
-    if len(names) < 2:
-        raise click.UsageError("--classes needs at least two names: --classes dog,cat")
     if any(template.count("{}") != 1 for template in templates):
         raise click.UsageError("a --template has one {} for the name of a class: --template 'a photo of a {}'")
-    result = classify(run_folder, pictures, names, templates=templates, map=pairs(columns, "--map"), device=device)
+    result = classify(run_folder, pictures, classes, templates=templates, map=pairs(columns, "--map"), device=device)
     if as_json:
         json_data(result.to_json())
     else:

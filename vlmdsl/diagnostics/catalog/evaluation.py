@@ -1,10 +1,10 @@
-"""V0836 and V0838: what an evaluation needs of its data."""
+"""V0836, V0838 and V0867: the classes of an evaluation."""
 
 from __future__ import annotations
 
 from vlmdsl.diagnostics.problem import Problem
 
-__all__ = ["ClassesDoNotFit", "ClassesWithoutNames"]
+__all__ = ["ClassNamesUnusable", "ClassesDoNotFit", "ClassesWithoutNames"]
 
 
 class ClassesWithoutNames(Problem):
@@ -33,3 +33,16 @@ class ClassesDoNotFit(Problem):
         "spelt alike; the list may have others. Without the setting the classes are those of the data."
     )
     provoked_by = "`vlmdsl eval RUN --data table.csv --set evaluation.classes=[dog,cat]` where a label of the table is 2"
+
+
+class ClassNamesUnusable(Problem):
+    code = "V0867"
+    template = "`{classes}` does not name classes: {reason}"
+    summary = "A list of class names, or the file that it is in, cannot be used."
+    explanation = (
+        "`vlmdsl classify --classes` and the setting `evaluation.classes` take names with commas between, `dog,cat`. A text "
+        "without a comma is the path of a file: a text in UTF-8 of at most 512 KiB with one name per line, where `#` begins "
+        "a comment, or a JSON list of names, which may hold commas and `#`. A run keeps the names, not the path. A single "
+        "name is possible in brackets: `--set evaluation.classes=[dog]`."
+    )
+    provoked_by = "`--set evaluation.classes=nowhere.txt`"

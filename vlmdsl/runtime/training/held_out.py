@@ -156,6 +156,8 @@ def _of_features(program: Program, loaders: Loaders) -> HeldOut | None:
     assert data.held_out is not None
     assert data.held_out_mapping is not None
     neighbours = config.evaluation.neighbours if "label" in data.held_out_mapping else 0
+    if config.evaluation.classes and "label" in data.held_out_mapping:
+        _check_candidates(config.evaluation.classes, data.held_out, data.held_out_mapping)
     comparison = comparison_of(program)
     if comparison is None:
         pictures = first_image_tower(program)
@@ -226,10 +228,9 @@ def _named_classes(
     """The `candidates`, by default the names of the held-out data's classes, and the number of a class in the data -> its
     place among them.
 
-    Raises `DiagnosticError`: V0836 where data that is not the run's own has classes without names, V0838 where a class of
-    the data is not a candidate.
+    Raises `DiagnosticError` (V0836) where data that is not the run's own has classes without names.
     """
-    named = {number: name for number, name in enumerate(mapping.classes.get("label", ())) if name}
+    named = _named(mapping)
     if not named and data.foreign and has_unnamed_classes(held_out, mapping.columns["label"]):
         help = (
             "`--map class_name=COLUMN`",
@@ -237,18 +238,19 @@ def _named_classes(
             "or leave out zero-shot classification: `--set evaluation.zero_shot=false`",
         )
         raise DiagnosticError((ClassesWithoutNames.at(Span("<command line>", 0, 0), source=held_out.name, help=help),))
-    if candidates:
-        _check_candidates(candidates, held_out, mapping, named)
     names = candidates or tuple(dict.fromkeys(named.values()))
     places = {name: place for place, name in enumerate(names)}
     return names, {number: places[name] for number, name in named.items()}
 
 
-def _check_candidates(
-    candidates: tuple[str, ...], held_out: Source, mapping: FieldMapping, named: Mapping[int, str]
-) -> None:
+def _named(mapping: FieldMapping) -> dict[int, str]:
+    """The number of each class that has a name, and its name."""
+    return {number: name for number, name in enumerate(mapping.classes.get("label", ())) if name}
+
+
+def _check_candidates(candidates: tuple[str, ...], held_out: Source, mapping: FieldMapping) -> None:
     """Raises V0838 for a class of the data, by number or by name, that is not a candidate."""
-    missing = sorted(set(named.values()) - set(candidates))
+    missing = sorted(set(_named(mapping).values()) - set(candidates))
     if missing:
         reason = f"the data has the class `{missing[0]}`, which is not in the list"
         help = suggestion(missing[0], candidates, "the classes of the list")
