@@ -242,7 +242,7 @@ def _run(plan: _Plan) -> Run:
         trainer, fresh = _trainer(plan, folders.RunFolder(plan.folder))
         evaluation = trainer.fit().evaluation
         # A run that was stopped in between has no one time.
-        seconds = round(time.perf_counter() - started, 3) if fresh else None
+        seconds = round(time.perf_counter() - started, 1) if fresh else None
         files.write_json(marker, {"evaluation": evaluation, "seconds": seconds})
     records = import_module("vlmdsl.runtime.training.records")
     stored = files.read_json(

@@ -98,7 +98,7 @@ class Comparison:
                 "recipe": run.contender,
                 "seed": run.seed,
                 "folder": run.folder.relative_to(self.folder).as_posix(),
-                "seconds": None if run.seconds is None else round(run.seconds, 1),
+                "seconds": run.seconds,
             }
             for run in self.runs
         ]
