@@ -34,8 +34,8 @@ from vlmdsl.schema import RunConfig, config_of, shares_of
 from vlmdsl.source.limits import MAXIMUM_WIDTH
 
 __all__ = [
-    "DataFacts", "FlowOfRun", "Model", "Opened", "StageOfRun", "course_of", "models_of", "open_course",
-    "tokenizers_of_course", "with_settings",
+    "DataFacts", "FlowOfRun", "Model", "Opened", "StageOfRun", "all_weights_follow", "course_of", "models_of",
+    "open_course", "tokenizers_of_course", "with_settings",
 ]  # fmt: skip
 
 Model = VisionLanguageModel | FlowModels
@@ -105,6 +105,12 @@ class StageOfRun:
     def needs(self, earlier: str) -> bool:
         """Whether it begins with the weights of an earlier stage, or reads what a decoder of that stage writes."""
         return self.starts_from == earlier or any(earlier in flow.writers.values() for flow in self.flows)
+
+    @property
+    def towers(self) -> frozenset[str]:
+        """The names of the towers of its flows."""
+        needs = (tower_needs(flow.objective.streams, flow.objective.references.columns) for flow in self.flows)
+        return frozenset().union(*needs)
 
     @property
     def measured(self) -> FlowOfRun:
@@ -236,6 +242,13 @@ def with_settings(course: Sequence[StageOfRun], config: RunConfig) -> tuple[Stag
         )
         for stage in course
     )
+
+
+def all_weights_follow(course: Sequence[StageOfRun], reached: str) -> bool:
+    """Whether each stage after the stage `reached` takes the weights of all its towers over from an earlier one."""
+    stages = {stage.name: stage for stage in course}
+    later = list(stages.values())[[*stages].index(reached) + 1 :]
+    return all(stage.starts_from and stage.towers <= stages[stage.starts_from].towers for stage in later)
 
 
 def models_of(model: Model, stage: StageOfRun) -> dict[str, VisionLanguageModel]:

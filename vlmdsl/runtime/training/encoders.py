@@ -66,6 +66,8 @@ def built_encoders(
                 pretrained=model.pretrained,
                 facts=_facts_of(streams, tower, facts),
             )
+        if is_pretrained(name):  # what is drawn after it is the same whether its weights were drawn or read
+            seed_generators(config.train.seed, "weights after", tower)
         if "Image" in kind and encoders[tower].image_format is None:
             encoders[tower].image_format = ImageFormat(model.image_size or USUAL_SIDE)
         if "Text" in kind:

@@ -26,6 +26,7 @@ from vlmdsl.runtime.training.course import (
     Model,
     Opened,
     StageOfRun,
+    all_weights_follow,
     open_course,
     tokenizers_of_course,
     with_settings,
@@ -207,7 +208,7 @@ def _open(
             ending.folder = resume
         checkpoint, damaged = sound_checkpoint(resume.checkpoints)
         ending.done = None if checkpoint is None else read_position(checkpoint).step
-        if checkpoint is not None and read_position(checkpoint).stage == course[-1].name:
+        if checkpoint is not None and all_weights_follow(course, stage_of(checkpoint, [stage.name for stage in course])):
             config, elsewhere = resume.with_kept_towers(config, library_towers(config.model))
         else:  # a later stage may have towers that no checkpoint has the weights of
             config = resume.with_kept(config)
