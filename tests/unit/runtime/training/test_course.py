@@ -13,7 +13,15 @@ from vlmdsl.api.runs import course
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
 from vlmdsl.runtime.training.checkpoint import Position, save_checkpoint, take_over
-from vlmdsl.runtime.training.course import DataFacts, Model, StageOfRun, models_of, open_course, tokenizers_of_course
+from vlmdsl.runtime.training.course import (
+    DataFacts,
+    Model,
+    StageOfRun,
+    all_weights_follow,
+    models_of,
+    open_course,
+    tokenizers_of_course,
+)
 from vlmdsl.runtime.training.optimizer import build_optimizer
 from vlmdsl.runtime.training.processes import World
 from vlmdsl.schema import RunConfig, load_config
@@ -165,3 +173,37 @@ def test_shares_that_are_not_all_steps_are_refused(shares: dict[str, float], pro
     settings = configured(flows={name: {"share": share} for name, share in shares.items()})
     with pytest.raises(DiagnosticError, match=problem):
         course(build_flows(RECIPE.replace("SIZE", "16"), expression=True), settings)
+
+
+THREE = """
+recipe three(image: Image, text: Text)
+
+stage first {
+  minimize contrast(image, text)
+}
+
+stage second from first {
+  minimize sigmoid_contrast(image, text)
+}
+
+stage third FROM {
+  minimize TERM
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("start", "term", "follow"),
+    [
+        ("from first", "contrast(image, text)", True),
+        ("from second", "nt_xent(augment(image), augment(image))", True),
+        ("", "contrast(image, text)", False),
+        ("from second", 'contrast(image, separate(language, name="other")(text))', False),
+    ],
+    ids=["first", "one tower", "anew", "another tower"],
+)
+def test_weights_follow_where_a_stage_begins_with_all_its_towers(start: str, term: str, follow: bool) -> None:
+    text = THREE.replace("FROM", start).replace("TERM", term)
+    stages = course(build_flows(text, expression=True), RunConfig(), compiled=False)
+    assert all_weights_follow(stages, "first") is follow
+    assert all_weights_follow(stages, "third")
