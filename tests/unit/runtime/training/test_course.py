@@ -200,7 +200,7 @@ stage third FROM {
         ("", "contrast(image, text)", False),
         ("from second", 'contrast(image, separate(language, name="other")(text))', False),
     ],
-    ids=["first", "one tower", "anew", "another tower"],
+    ids=["first", "one tower", "from nothing", "another tower"],
 )
 def test_weights_follow_where_a_stage_begins_with_all_its_towers(start: str, term: str, follow: bool) -> None:
     text = THREE.replace("FROM", start).replace("TERM", term)
