@@ -157,12 +157,16 @@ class Shown:
         """What it must reach."""
         return self.kind.bounds[self.own]
 
+    @property
+    def title(self) -> str:
+        """What it is called."""
+        where = f"{self.prefix.replace('.', ' ')}: " if self.prefix else ""
+        return where + (self.bound.title or self.own.replace("_", " ").replace(".", ", "))
+
     def text(self, shares: Shares) -> str:
         """In words, beside its baselines."""
-        title = self.bound.title or self.own.replace("_", " ").replace(".", ", ")
         others = ", ".join(f"{name} {percent(value)}" for name, value in shares.items() if name != "trained")
-        where = f"{self.prefix.replace('.', ' ')}: " if self.prefix else ""
-        return f"{where}{title} {percent(shares['trained'])} ({others})"
+        return f"{self.title} {percent(shares['trained'])} ({others})"
 
 
 def shown(measures: Collection[str]) -> dict[str, Shown]:

@@ -39,8 +39,9 @@ class Scale:
     chosen, or was chosen before there were two sets of scenes, which `because` then says. `asked_of` is the stage that a
     kind of measure is asked of, where an earlier or a later one has that part without being for it; of other stages it is
     reported. Kinds that are `not_asked`, each for a reason, are reported of all stages: the recipe has that part without
-    being for it. Other kinds are asked of every stage that has them. `reported` is the seed of the held-out scenes that
-    results are of: another one where a setting was measured on the usual ones.
+    being for it; those that are `not_by_heart` are only reported of the 64 pairs. Other kinds are asked of every stage that
+    has them. `reported` is the seed of the held-out scenes that results are of: another one where a setting was measured on
+    the usual ones.
     """
 
     knobs: Mapping[str, object] = field(default_factory=dict)
@@ -60,5 +61,6 @@ class Scale:
     before: Before | None = None
     asked_of: Mapping[str, str] = field(default_factory=dict)
     not_asked: Mapping[str, str] = field(default_factory=dict)
+    not_by_heart: Mapping[str, str] = field(default_factory=dict)
     tried: int = 0
     reported: int = REPORTING

@@ -62,3 +62,26 @@ def test_frozen_towers_are_named(run: Run, tmp_path: Path) -> None:
     result = run("overfit", str(recipe), "--steps", "10", *SCENES)
     assert result.code == 2
     assert "the tower `vision` is frozen" in result.stdout
+
+
+WRITER = """vlo 1
+recipe writer(image: Image, text: Text)
+encoder captioner = text_decoder(depth=1, width=32)
+minimize next_token(linear(captioner(text, image)), text)
+"""
+
+
+@pytest.mark.parametrize(
+    ("steps", "code", "words"), [(60, 0, "the samples are learned"), (15, 2, "15 steps are too few: with `--steps 60` they are")]
+)
+def test_captions_are_learned_when_their_tokens_are_predicted(
+    run: Run, tmp_path: Path, steps: int, code: int, words: str
+) -> None:
+    recipe = tmp_path / "writer.vlo"
+    recipe.write_text(WRITER)
+    settings = ("--map", "text=caption", "--set", "model.text_length=16", "--set", "schedule.warmup_steps=2")
+    fast = ("--set", "optimizer.learning_rate=1e-2", "--samples", "4", "--steps", str(steps))
+    result = run("overfit", str(recipe), *SCENES, *settings, *fast)
+    assert result.code == code, result
+    assert "captions.token accuracy" in result.stdout
+    assert words in result.stdout

@@ -43,6 +43,7 @@ __all__ = [
     "sound_checkpoint",
     "stage_of",
     "take_over",
+    "take_weights",
     "write_weights_only",
 ]
 
@@ -209,10 +210,17 @@ def take_over(folder: Path, model: nn.Module, without: Collection[str] = ()) -> 
 
     State of another size starts again, as does what the other stage does not have. V0853 for a weight of another form.
     """
+    take_weights(_load(folder / WEIGHTS), model, without, folder=folder)
+
+
+def take_weights(
+    weights: Mapping[str, Tensor], model: nn.Module, without: Collection[str] = (), *, folder: Path = Path()
+) -> None:
+    """The same with the `weights` of a model, by name; `folder` is where a diagnostic says that they are."""
     present = model.state_dict()
     called = {without_adapters(name): name for name in present}
     taken: dict[str, Tensor] = {}
-    for stored, tensor in _load(folder / WEIGHTS).items():
+    for stored, tensor in weights.items():
         name = stored if stored in present else called.get(without_adapters(stored), stored)
         own = present.get(name)
         if own is None or name.startswith("teachers.") or name in without:

@@ -162,6 +162,14 @@ class StageOfRun:
             for flow in self.flows
         }
 
+    def tables_of_other_data(self, earlier: StageOfRun, model: Model) -> set[str]:
+        """The per-sample buffers whose training data differs from that of the flow with the same name in an earlier
+        stage."""
+        data = {flow.name: flow.config.data.train for flow in earlier.flows}
+        others = (flow for flow in self.flows if flow.config.data.train != data.get(flow.name))
+        tables = {id(table) for flow in others for table in flow.objective.state.tables}
+        return {name for name, buffer in model.named_buffers() if id(buffer) in tables}
+
     def prepare(self, opened: Mapping[str, Data], model: Model) -> None:
         """Fill the codebooks of the flows that have no entries, and encode their reference sets."""
         for flow in self.flows:

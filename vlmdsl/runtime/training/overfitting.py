@@ -13,21 +13,25 @@ from torch import Tensor, nn
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import LossNotFinite
+from vlmdsl.ir import Program
 from vlmdsl.runtime.data import Survey, some_samples
+from vlmdsl.runtime.evaluation import captioning_of, grounding_of, matching_of
 from vlmdsl.runtime.model import VisionLanguageModel
-from vlmdsl.runtime.tokenizer import Tokenizers
 from vlmdsl.runtime.training.assembly import Data
-from vlmdsl.runtime.training.course import DataFacts, StageOfRun, models_of, open_course, tokenizers_of_course
+from vlmdsl.runtime.training.checkpoint import take_weights
+from vlmdsl.runtime.training.course import DataFacts, Model, StageOfRun, models_of, open_course, tokenizers_of_course
+from vlmdsl.runtime.training.evaluation_loaders import Loaders
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
+from vlmdsl.runtime.training.measured_parts import measured_parts
 from vlmdsl.runtime.training.optimizer import build_optimizer
-from vlmdsl.runtime.training.processes import join_processes
+from vlmdsl.runtime.training.processes import World, join_processes
 from vlmdsl.runtime.values import Batch
 from vlmdsl.schema import RunConfig
 
-__all__ = ["Attempt", "Progress", "attempts"]
+__all__ = ["LEARNED", "Attempt", "Progress", "attempts", "judged_by"]
 
 LEARNED = 0.9
-"""The in-batch top-1 accuracy that a contrastive term must exceed."""
+"""What the in-batch top-1 accuracy of a contrastive term, and a measure of what a recipe is for, must exceed."""
 _SPREAD = 1e-3
 """Below this share of their length features do not depend on the sample."""
 _LAST = 5
@@ -56,57 +60,120 @@ class Attempt:
     steps: int
     samples: int
     terms: dict[str, Progress]
+    measures: dict[str, float]
+    """What is measured of the samples in the end: the measures of `judged_by`, by their names in `evaluation.json`."""
     stopped: str
     """Why it ended early."""
     causes: list[str] = field(default_factory=list)
     """What in the data, the towers or the settings keeps the samples from being learned."""
     falling: bool = False
     """Whether the loss still falls at the end."""
+    records: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    """What the loop logged, step by step."""
+
+    @property
+    def low(self) -> list[str]:
+        """The measures that are not high enough."""
+        return [name for name, value in self.measures.items() if value <= LEARNED]
 
     @property
     def learned(self) -> bool:
-        """Whether every term is."""
-        return bool(self.terms) and not self.stopped and all(progress.learned for progress in self.terms.values())
+        """Whether every term is, and every measure high enough."""
+        learned = all(progress.learned for progress in self.terms.values())
+        return bool(self.terms) and learned and not self.low and not self.stopped
+
+
+def judged_by(program: Program) -> dict[str, str]:
+    """What shows that a program has learned its samples, where it names boxes, writes captions or matches images with
+    texts: the part in `evaluation.json` -> one of its measures.
+
+    A recipe that mines its negatives is judged by these, one that does not by random ones. What is masked is not judged: the
+    rest of a sample does not determine it.
+    """
+    measures: dict[str, str] = {}
+    if grounding_of(program) is not None:
+        measures["grounding"] = "accuracy"
+    if captioning_of(program) is not None:
+        measures["captions"] = "token accuracy"
+    if (matching := matching_of(program)) is not None:
+        measures["matching"] = "balanced" if matching.negatives else "balanced random"
+    return measures
 
 
 def attempts(course: Sequence[StageOfRun], samples: int) -> list[Attempt]:
-    """Train every stage, from new weights, on its first `samples` training samples, which make one batch.
+    """Train every stage on `samples` of its training samples, which make one batch, from new weights or from those of the
+    stage that it starts from.
 
     Raises `DiagnosticError` as training does, except for a loss that is not finite.
     """
     opened = open_course(course)
     tokenizers = tokenizers_of_course(course, opened)
-    results = []
+    results: list[Attempt] = []
+    ends: dict[str, tuple[StageOfRun, Model]] = {}
     for stage in course:
         data = {name: _few(own, samples) for name, own in opened.stages[stage.name].items()}
-        results.append(_attempt(_with_batch(stage, min(len(own.train) for own in data.values())), data, tokenizers))
+        few = _with_batch(stage, min(len(own.train) for own in data.values()))
+        with join_processes(few.config.train.device) as world:
+            model = few.build(tokenizers, world, DataFacts.of(data))
+            if few.starts_from:
+                _start_from(*ends[few.starts_from], few, model)
+            results.append(_attempt(few, data, model, world))
+            ends[few.name] = few, model
     return results
 
 
-def _attempt(stage: StageOfRun, data: Mapping[str, Data], tokenizers: Tokenizers) -> Attempt:
+def _start_from(earlier: StageOfRun, trained: Model, stage: StageOfRun, model: Model) -> None:
+    """Take over what an earlier stage has learned."""
+    take_weights(trained.state_dict(), model, stage.tables_of_other_data(earlier, model))
+    model.parts.begin_again()
+
+
+def _attempt(stage: StageOfRun, data: Mapping[str, Data], model: Model, world: World) -> Attempt:
     """Train a stage on its samples, and where it does not learn them look for the reason."""
     train = stage.config.train
-    with join_processes(train.device) as world:
-        model = stage.build(tokenizers, world, DataFacts.of(data))
-        surveys = {name: own["train"] for name, own in stage.survey(data, model).items()}
-        stage.prepare(data, model)
-        batches = stage.batches(data, model, world)
-        records, stopped = _Records(), ""
-        callbacks, per_epoch = Callbacks(log=records.values.append), batches.batches_per_epoch
-        optimizer = build_optimizer(model, stage.config.optimizer)
-        try:
-            train_steps(model, optimizer, iter(batches), stage.config, world, per_epoch=per_epoch, callbacks=callbacks)
-        except DiagnosticError as error:
-            if error.diagnostics[0].code != LossNotFinite.code:
-                raise
-            stopped = error.diagnostics[0].message
-        attempt = Attempt(stage.name, train.steps, train.batch, records.progress(), stopped, falling=records.falling())
-        if not attempt.learned:
-            attempt.causes += _of_data(surveys)
-        if not (attempt.learned or stopped):
-            batch = next(iter(batches)).to(world.device)
-            attempt.causes += _of_towers(models_of(model, stage)[batch.flow], batch)
+    surveys = {name: own["train"] for name, own in stage.survey(data, model).items()}
+    stage.prepare(data, model)
+    batches = stage.batches(data, model, world)
+    records, stopped = _Records(), ""
+    callbacks, per_epoch = Callbacks(log=records.values.append), batches.batches_per_epoch
+    optimizer = build_optimizer(model, stage.config.optimizer)
+    try:
+        train_steps(model, optimizer, iter(batches), stage.config, world, per_epoch=per_epoch, callbacks=callbacks)
+    except DiagnosticError as error:
+        if error.diagnostics[0].code != LossNotFinite.code:
+            raise
+        stopped = error.diagnostics[0].message
+    attempt = Attempt(
+        stage.name,
+        train.steps,
+        train.batch,
+        records.progress(),
+        {} if stopped else _measured(stage, data, model),
+        stopped,
+        falling=records.falling(),
+        records=records.values,
+    )
+    if not attempt.learned:
+        attempt.causes += _of_data(surveys)
+    if not (attempt.learned or stopped):
+        batch = next(iter(batches)).to(world.device)
+        attempt.causes += _of_towers(models_of(model, stage)[batch.flow], batch)
     return attempt
+
+
+def _measured(stage: StageOfRun, data: Mapping[str, Data], model: Model) -> dict[str, float]:
+    """The measures that the flows of a stage are judged by, of the samples that it was trained on."""
+    values: dict[str, float] = {}
+    for flow in stage.flows:
+        judged, own = judged_by(flow.objective.program), data[flow.name]
+        again = replace(own, held_out=own.train, held_out_mapping=own.mapping)
+        loaders = Loaders(flow.config, again, models_of(model, stage)[flow.name])
+        for part in measured_parts(flow.objective.program, loaders) if judged else ():
+            measures = part.measure(loaders.model) if part.name in judged else None
+            if measures is not None:
+                name = ".".join(filter(None, (flow.name, part.name, judged[part.name])))
+                values[name] = measures.values[judged[part.name]]
+    return values
 
 
 @dataclass
@@ -143,11 +210,16 @@ def _few(data: Data, samples: int) -> Data:
 
 
 def _with_batch(stage: StageOfRun, batch: int) -> StageOfRun:
-    """The stage with all of its samples in every batch, and every step logged."""
+    """The stage with all of its samples in every batch, every step logged, and no more measured than is needed."""
     train = {"batch": batch, "micro": None, "log_every": 1}
+    evaluation = {"captions": 0, "average_precision": False, "limit": None, "batch": batch}
 
     def changed(config: RunConfig) -> RunConfig:
-        return config.model_copy(update={"train": config.train.model_copy(update=train)})
+        sections = {
+            "train": config.train.model_copy(update=train),
+            "evaluation": config.evaluation.model_copy(update=evaluation),
+        }
+        return config.model_copy(update=sections)
 
     flows = tuple(replace(flow, config=changed(flow.config)) for flow in stage.flows)
     return replace(stage, config=changed(stage.config), flows=flows, before=0)

@@ -111,16 +111,8 @@ class BegunStage:
         """Take over the final weights of an earlier stage; V0816 if they are missing, V0853 if another run wrote them."""
         end = end_of(stage, self.folder)
         check_written_by(end, self.run)
-        take_over(end, self.model, without=self._tables_of_other_data(stage))
+        take_over(end, self.model, without=self.stage.tables_of_other_data(stage, self.model))
         self.model.parts.begin_again()
-
-    def _tables_of_other_data(self, earlier: StageOfRun) -> set[str]:
-        """The per-sample buffers whose training data differs from that of the flow with the same name in an earlier
-        stage."""
-        data = {flow.name: flow.config.data.train for flow in earlier.flows}
-        others = (flow for flow in self.stage.flows if flow.config.data.train != data.get(flow.name))
-        tables = {id(table) for flow in others for table in flow.objective.state.tables}
-        return {name for name, buffer in self.model.named_buffers() if id(buffer) in tables}
 
     @property
     def measured(self) -> VisionLanguageModel:
