@@ -144,33 +144,36 @@ def _overfit(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
         steps=steps,
         advise=False,
     ).stages
-    metrics = [record for attempt in stages for record in attempt.records]
-    terms = list(dict.fromkeys(name for record in metrics for name in record if name.endswith(".accuracy")))
-    every = {name.removesuffix(".accuracy"): _last_mean(metrics, name, scale.records) for name in terms}
-    apart = {term: share for term, share in every.items() if scale.overfits is None or term in scale.overfits}
-    by_heart, loss = _by_heart(stages), losses(stages[-1].records, steps)
-    asked = aimed(shown(by_heart), scale.asked_of, scale.not_by_heart)
-    passed = not any(attempt.stopped for attempt in stages) and all(by_heart[name] > LEARNED for name in asked)
+    apart, by_heart, loss = _told_apart(scale, stages), _by_heart(stages), losses(stages[-1].records, steps)
+    aims = aimed(shown(by_heart), scale.asked_of, scale.not_by_heart)
+    passed = not any(attempt.stopped for attempt in stages) and all(by_heart[name] > LEARNED for name in aims)
+    ask = f" (more than {percent(LEARNED)} asked for)"
+    words = [
+        f"{measure.title} {percent(by_heart[name])}{ask if name in aims else ''}"
+        for name, measure in shown(by_heart).items()
+    ]
     if apart:
         passed &= min(apart.values()) > TOP_1
-        fell = f"loss {loss['first']:.3f} to {loss['last']:.3f}"
+        named = len(apart) > 1 or scale.overfits
+        shares = ", ".join(percent(share) + (f" ({term})" if named else "") for term, share in apart.items())
+        over = f" on average over {scale.records} batches" if scale.records > 1 else ""
+        words = [f"in-batch top-1 {shares}{over}", *words, f"loss {loss['first']:.3f} to {loss['last']:.3f}"]
     else:
         passed &= loss["last"] < loss["highest"]  # a queue that fills makes the task harder at first
-        fell = f"loss at most {loss['highest']:.3f}, in the end {loss['last']:.3f}" + (
-            f" ({scale.aim})" if scale.aim else ""
-        )
-    words = [f"in-batch top-1 {_listed(apart, len(every) > 1)}"] if apart else []
-    words[-1:] = [f"{own} on average over {scale.records} batches" if scale.records > 1 else own for own in words]
-    words += [f"{measure.title} {percent(by_heart[name])}" for name, measure in shown(by_heart).items()]
-    statement = f"{PAIRS} fixed pairs, {steps} steps: {'; '.join([*words, fell])}."
-    statement += f" Asked for: above {percent(LEARNED)} of the samples by heart." if asked else ""
+        why = f" ({scale.aim})" if scale.aim else ""
+        words.append(f"loss at most {loss['highest']:.3f}, in the end {loss['last']:.3f}{why}")
+    statement = f"{PAIRS} fixed pairs, {steps} steps: {'; '.join(words)}."
     statement += "".join(f" The {kind} are reported only: {why}." for kind, why in scale.not_by_heart.items())
     results = {name: values for name, values in (("accuracy", apart), ("measures", by_heart)) if values}
     return {"passed": passed, **results, "loss": loss, "statement": statement}
 
 
-def _listed(shares: Mapping[str, float], named: bool) -> str:
-    return ", ".join(f"{100 * share:.1f} %" + (f" ({name})" if named else "") for name, share in shares.items())
+def _told_apart(scale: Scale, stages: Sequence[Attempt]) -> dict[str, float]:
+    """The in-batch top-1 of the terms that must tell the pairs apart, by term."""
+    metrics = [record for attempt in stages for record in attempt.records]
+    names = list(dict.fromkeys(name for record in metrics for name in record if name.endswith(".accuracy")))
+    every = {name.removesuffix(".accuracy"): _last_mean(metrics, name, scale.records) for name in names}
+    return {term: share for term, share in every.items() if scale.overfits is None or term in scale.overfits}
 
 
 def _by_heart(stages: Sequence[Attempt]) -> dict[str, float]:

@@ -29,6 +29,7 @@ CLUSTERS = "32768 clusters are for millions of pairs"
 NAMES = "it names boxes, and compares no whole image with a whole text"
 ALONE = "scenes whose objects have one size, so that it does not give the name away, and distinct names, 64 in all"
 OBJECTS = "shapes:equal_sizes=true,distinct=true,colours=16"
+PAIRS_OF_OBJECTS = f"{OBJECTS},samples={PAIRS}"
 BOXES: dict[str, Any] = {
     "optimizer.learning_rate": 3e-3,
     "model.image_encoder": "vit:tiny_patch4",
@@ -133,8 +134,9 @@ SCALES = {
         (),
         NAMES,
         {"model.text_length": 12} | BOXES,
+        pairs=PAIRS_OF_OBJECTS,
         scenes=OBJECTS,
-        steps={"learns": 300},
+        steps={"overfit": 200, "learns": 300},
         tried=1,
     ),
     "florence": Scale(overfits=(), aim=CLASSES),
@@ -144,8 +146,9 @@ SCALES = {
         (),
         NAMES,
         {"model.text_length": 32} | BOXES,
+        pairs=PAIRS_OF_OBJECTS,
         scenes=OBJECTS,
-        steps={"learns": 500},
+        steps={"overfit": 350, "learns": 500},
         tried=5,
     ),
     "grounding_dino": Scale(
@@ -154,8 +157,9 @@ SCALES = {
         (),
         NAMES,
         {"model.text_length": 32} | BOXES,
+        pairs=PAIRS_OF_OBJECTS,
         scenes=OBJECTS,
-        steps={"learns": 400},
+        steps={"overfit": 200, "learns": 400},
         tried=2,
     ),
     "groupvit": Scale(
@@ -215,8 +219,9 @@ SCALES = {
         (),
         NAMES,
         {"model.text_length": 32} | BOXES | {"optimizer.learning_rate": 2e-3},
+        pairs=PAIRS_OF_OBJECTS,
         scenes=OBJECTS,
-        steps={"learns": 200},
+        steps={"overfit": 300, "learns": 200},
         tried=4,
     ),
     "maskclip": Scale(
@@ -291,6 +296,7 @@ SCALES = {
         (),
         "names of objects are alike for different scenes, and regions have no labels",
         {"model.text_length": 8} | BOXES | {"model.image_encoder": "vit:tiny"},
+        pairs=PAIRS_OF_OBJECTS,
         scenes=OBJECTS,
         columns={"text": "phrases"},
         stages={"pairs": 1600, "regions": 100},

@@ -40,7 +40,7 @@ def test_the_scales_of_the_evidence_fit_their_recipes() -> None:
         flows = build_flows(recipe, knobs=scale.knobs)
         assert set(scale.overfits or ()) <= {term.name for built in flows for term in built.written.terms}, recipe
         assert scale.stages.keys() | scale.scenes_of.keys() <= {built.stage.name for built in flows}, recipe
-        assert scale.asked_of.keys() | scale.not_asked.keys() <= evidence.KINDS.keys(), recipe
+        assert scale.asked_of.keys() | scale.not_asked.keys() | scale.not_by_heart.keys() <= evidence.KINDS.keys(), recipe
         chosen = scale.knobs or scale.settings or scale.columns or scale.steps or scale.scenes != evidence.Scale.scenes
         assert bool(chosen) >= bool(scale.tried), recipe
         assert bool(chosen) == bool(scale.because), recipe
@@ -125,6 +125,23 @@ def test_a_kind_of_measure_may_be_asked_of_the_stage_that_is_for_it() -> None:
     assert bounds.aimed(measures, {"captions": "writes"}) == ["reconstruction.error", "stages.writes.captions.counts"]
     assert bounds.aimed(measures, not_asked=["captions"]) == ["reconstruction.error"]
     assert bounds.aimed(measures, {"captions": "first"}, ["dropped patches"]) == ["stages.first.captions.counts"]
+
+
+def test_what_is_learned_by_heart_is_named_as_in_an_evaluation() -> None:
+    evidence = load("evidence")
+
+    def attempt(stage: str, measure: str) -> Any:
+        return evidence.Attempt(stage, 10, 64, {}, {measure: 0.95}, "")
+
+    by_heart = evidence._by_heart([attempt("writes", "captions.token accuracy"), attempt("names", "grounding.accuracy")])
+    assert by_heart == {"stages.writes.captions.token accuracy": 0.95, "grounding.accuracy": 0.95}
+    bounds = load("bounds")
+    measures = bounds.shown(by_heart)
+    assert [measures[name].title for name in by_heart] == [
+        "stages writes: captions, next tokens given the true ones before them",
+        "names of boxes, accuracy",
+    ]
+    assert bounds.aimed(measures, not_asked=["captions"]) == ["grounding.accuracy"]
 
 
 def test_settings_are_chosen_and_reported_on_different_scenes() -> None:
