@@ -72,7 +72,8 @@ minimize next_token(linear(captioner(text, image)), text)
 
 
 @pytest.mark.parametrize(
-    ("steps", "code", "words"), [(60, 0, "the samples are learned"), (15, 2, "15 steps are too few: with `--steps 60` they are")]
+    ("steps", "code", "words"),
+    [(60, 0, "the samples are learned"), (15, 2, "15 steps are too few: with `--steps 60` they are")],
 )
 def test_captions_are_learned_when_their_tokens_are_predicted(
     run: Run, tmp_path: Path, steps: int, code: int, words: str
