@@ -64,7 +64,7 @@ SCALES_OF_WRITING = {
         tried=4,
         reported=300,
     ),
-    "cappa": Scale(SMALL_DECODER, "a small decoder", **CAPTIONS, tried=2),
+    "cappa": Scale(SMALL_DECODER, "a small decoder", **{**CAPTIONS, "steps": {"overfit": 250, "learns": 1000}}, tried=2),
     "coca": Scale(
         {"depth": 1, "width": 64, "heads": 4, "queries": 16},
         "a small decoder of two blocks with heads of 16 features, and as many queries as patches; with patches of 4 pixels "
@@ -74,7 +74,7 @@ SCALES_OF_WRITING = {
             **CAPTIONS,
             "aim": "short captions are alike for different scenes",
             "settings": {**CAPTIONS["settings"], "model.image_encoder": "vit:tiny"},
-            "steps": {"overfit": 40, "learns": 2300, "openmoji": 100},
+            "steps": {"overfit": 200, "learns": 2300, "openmoji": 100},
         },
         measures_drawings="captions",
         tried=13,
