@@ -21,10 +21,13 @@ from vlmdsl.runtime.training.assembly import Data
 from vlmdsl.runtime.training.checkpoint import take_weights
 from vlmdsl.runtime.training.course import DataFacts, Model, StageOfRun, models_of, open_course, tokenizers_of_course
 from vlmdsl.runtime.training.evaluation_loaders import Loaders
+from vlmdsl.runtime.training.initial import initial_checkpoint, take_initial_weights
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
 from vlmdsl.runtime.training.measured_parts import measured_parts
+from vlmdsl.runtime.training.measuring import stored_tokenizers
 from vlmdsl.runtime.training.optimizer import build_optimizer
 from vlmdsl.runtime.training.processes import World, join_processes
+from vlmdsl.runtime.training.tokenizers import with_masks
 from vlmdsl.runtime.values import Batch
 from vlmdsl.schema import RunConfig
 
@@ -102,12 +105,17 @@ def judged_by(program: Program) -> dict[str, str]:
 
 def attempts(course: Sequence[StageOfRun], samples: int) -> list[Attempt]:
     """Train every stage on `samples` of its training samples, which make one batch, from new weights or from those of the
-    stage that it starts from.
+    stage that it starts from; the first stages from those of `model.init`, where it is set.
 
     Raises `DiagnosticError` as training does, except for a loss that is not finite.
     """
-    opened = open_course(course)
-    tokenizers = tokenizers_of_course(course, opened)
+    opened, model_config = open_course(course), course[0].config.model
+    initial = None if model_config.init is None else initial_checkpoint(model_config.init)
+    if initial is None:
+        tokenizers = tokenizers_of_course(course, opened)
+    else:
+        objectives = [flow.objective for stage in course for flow in stage.flows]
+        tokenizers = with_masks(stored_tokenizers(initial), objectives, model_config)
     results: list[Attempt] = []
     ends: dict[str, tuple[StageOfRun, Model]] = {}
     for stage in course:
@@ -117,6 +125,8 @@ def attempts(course: Sequence[StageOfRun], samples: int) -> list[Attempt]:
             model = few.build(tokenizers, world, DataFacts.of(data))
             if few.starts_from:
                 _start_from(*ends[few.starts_from], few, model)
+            elif initial is not None:
+                take_initial_weights(initial, model)
             results.append(_attempt(few, data, model, world))
             ends[few.name] = few, model
     return results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,6 +48,18 @@ def test_the_boxes_of_the_samples_are_named() -> None:
     (attempt,) = overfitted("detclip", 2, **settings)
     assert attempt.measures.keys() == {"grounding.accuracy"}
     assert attempt.measures["grounding.accuracy"] < 0.9
+
+
+def test_the_weights_of_another_run_are_where_it_begins(tmp_path: Path) -> None:
+    settings = TINY | {"train.batch": 8, "train.compile": False, "model.text_length": 24, "optimizer.learning_rate": 1e-9}
+    data = ["shapes:samples=8,size=16,distinct=true"]
+    fast = settings | {"optimizer.learning_rate": 5e-4}
+    run = vlmdsl.train("clip", data=data, settings=fast, steps=30, out=tmp_path / "run")
+    how = {"data": data, "samples": 8, "steps": 2, "advise": False}
+    (attempt,) = vlmdsl.overfit("clip", **how, settings=settings | {"model.init": str(run.folder)}).stages
+    assert attempt.terms["contrast"].accuracy == 1.0
+    (fresh,) = vlmdsl.overfit("clip", **how, settings=settings).stages
+    assert fresh.terms["contrast"].accuracy < 0.9
 
 
 STAGES = """vlo 1
