@@ -174,7 +174,7 @@ def thumbnail(pixels: np.ndarray, most: int) -> np.ndarray:
 
 
 class ImageCache:
-    """Decoded images of the samples seen first, up to a budget in bytes: a small data set is decoded once."""
+    """Decoded images of the samples seen first, and their segments, up to a budget in bytes: small data is decoded once."""
 
     def __init__(self, budget: int) -> None:
         self._left = budget

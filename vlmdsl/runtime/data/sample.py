@@ -85,8 +85,8 @@ class BegunSample:
 class SampleReader:
     """Reads samples by index, through the mapping and the views. The same arguments always give the same sample.
 
-    `values` are the values to make, by their names in a batch. Remembers which samples are bad, and decoded images up to
-    `cache_bytes`.
+    `values` are the values to make, by their names in a batch. Remembers which samples are bad, and decoded images and their
+    segments up to `cache_bytes`.
     """
 
     def __init__(
@@ -179,8 +179,7 @@ class SampleReader:
         segmented = loaded.segments.name if isinstance(loaded.segments, FieldColumns) else loaded.segments
         for read in (view.field,) if segmented is None else (view.field, segmented):
             if read not in fields:
-                assert begun.columns is not None, "the sample has been read"
-                fields[read] = self._read_field[read](begun.columns)
+                fields[read] = self._segments(read, begun) if read == segmented else self._read(read, begun)
         context = ViewContext(self._seed, begun.epoch, sample.key, loaded.form, begun.counts, self._materials)
         own = fields[view.field]
         if view.swap is not None:
@@ -195,6 +194,20 @@ class SampleReader:
             sample.noise[name] = gumbel_noise(self._seed, begun.epoch, sample.key, name, loaded.noise)
         if segmented is not None:
             sample.segments[name] = view.segments(fields[view.field], fields[segmented], context)
+
+    def _read(self, name: str, begun: BegunSample) -> Any:
+        assert begun.columns is not None, "the sample has been read"
+        return self._read_field[name](begun.columns)
+
+    def _segments(self, name: str, begun: BegunSample) -> np.ndarray:
+        """Segments of an image, which take as long to make (superpixels) as an image takes to decode."""
+        key = begun.sample.index, name
+        kept = self._images.get(key)
+        if kept is not None:
+            return kept.astype(np.int64)
+        segments: np.ndarray = self._read(name, begun)
+        self._images.put(key, segments.astype(np.min_scalar_type(segments.max())))
+        return segments
 
     def _swapped(self, own: Any, index: int, view: View, context: ViewContext) -> tuple[Any, bool]:
         """The value of a sample or, with the probability of the view, that of another one; and whether it is its own."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import vlmdsl
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import readings, streams
 from vlmdsl.runtime.data import BatchLoader, View, map_fields, open_source, requirements
 from vlmdsl.runtime.data.context import ViewContext
-from vlmdsl.runtime.data.stand_ins import Call, with_stand_ins
+from vlmdsl.runtime.data.stand_ins import STAND_INS, Call, with_stand_ins
 from vlmdsl.runtime.values import BadSample, FieldColumns, ImageFormat, SampleColumns, patch_segments
 from vlmdsl.runtime.values.segments import SegmentFamily
 
@@ -76,21 +79,43 @@ def test_a_patch_of_several_segments_has_the_truncated_mean() -> None:
     assert patch_segments(np.array([[1, 1, 7, 7], [1, 2, 7, 7], [0, 0, 9, 0], [0, 0, 9, 1]]), 2).tolist() == [1, 7, 0, 4]
 
 
-def test_a_batch_holds_them_beside_the_image_and_superpixels_stand_in_for_them() -> None:
-    pytest.importorskip("skimage")
+def batches_with_segments(column: str, **options: Any) -> BatchLoader:
     source = with_stand_ins(open_source("shapes:samples=8"), [Call("superpixels", ("image",))])
     recipe = "recipe one(image: Image, segments: Segments, text: Text)\nlet groups = assignment(crop(image))\n"
     recipe += "minimize contrast(image, text) + assignment_divergence(groups, segment_mean(groups, segments))"
     program = vlmdsl.compile(recipe, compiled=False).program
+    mapping = map_fields(source, requirements(program), {"segments": column})
+    taken = [reading for reading in readings(streams(program), lambda encoder, node: FORM) if "crop" in reading.name]
+    return BatchLoader(source, mapping, taken, batch=4, segments={"image_crop": "segments"}, **options)
+
+
+def test_a_batch_holds_them_beside_the_image_and_superpixels_stand_in_for_them() -> None:
+    pytest.importorskip("skimage")
     held: dict[str, Any] = {}
     for column in ("segments", "superpixels(image)"):
-        mapping = map_fields(source, requirements(program), {"segments": column})
-        taken = [reading for reading in readings(streams(program), lambda encoder, node: FORM) if "crop" in reading.name]
-        batch = next(iter(BatchLoader(source, mapping, taken, batch=4, segments={"image_crop": "segments"})))
+        batch = next(iter(batches_with_segments(column)))
         held[column] = batch.values["image_crop.segments"].numbers
         assert held[column].shape == (4, 64)
     assert held["segments"].max() <= 3
     assert not np.array_equal(*held.values())
+
+
+def test_superpixels_of_a_sample_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def halves(image: np.ndarray) -> np.ndarray:
+        made.append(1)
+        return np.repeat(70_000 * (np.arange(32)[None, :] >= 16), 32, axis=0)
+
+    monkeypatch.setitem(STAND_INS, "superpixels", replace(STAND_INS["superpixels"], make=halves))
+    for options, times in (({}, 8), ({"cache_bytes": 0}, 16)):
+        made.clear()
+        numbers = [
+            batch.values["image_crop.segments"].numbers
+            for batch in islice(batches_with_segments("superpixels(image)", **options), 4)
+        ]
+        assert len(made) == times
+        assert all(own.dtype == torch.int64 and own.max() == 70_000 for own in numbers)
 
 
 def test_without_scikit_image_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
