@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -17,9 +17,11 @@ from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.runtime.values import Batch, ImageBatch, ImageFormat, PatchSegments, port, to
 
-__all__ = ["best_group_overlap", "group_overlap", "grouping_tower"]
+__all__ = ["best_group_overlap", "drawn_towers", "group_overlap", "grouping_tower"]
 
 _SHOWN = 15
+_DRAWS = 5
+"""Of a tower without training: how far its groups overlap objects varies threefold between draws of its weights."""
 _PALETTE = np.array(
     [
         (230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 130, 48), (145, 30, 180), (70, 240, 240),
@@ -57,21 +59,36 @@ def best_group_overlap(groups: np.ndarray, segments: np.ndarray) -> list[float]:
     return [float(overlap) for overlap in best]
 
 
-def group_overlap(model: VisionLanguageModel, batches: Iterable[Batch], name: str, tower: str) -> Measures | None:
+def drawn_towers(model: VisionLanguageModel, tower: str) -> list[Encoder]:
+    """Towers like that of a model, with weights of other draws: as many as make five with it."""
+    encoder = model.encoders.encoder(tower)
+    device, build = next(encoder.parameters()).device, encoder.build_again
+    towers: list[Encoder] = []
+    with torch.random.fork_rng(devices=[]):
+        for draw in range(1, _DRAWS if build is not None else 1):
+            assert build is not None
+            torch.default_generator.manual_seed(draw)
+            towers.append(build().to(device).eval())
+    return towers
+
+
+def group_overlap(
+    model: VisionLanguageModel, batches: Iterable[Batch], name: str, tower: str, others: Sequence[Encoder] = ()
+) -> Measures | None:
     """The mean intersection over union of objects with the groups that a tower assigns patches to (`IoU`); None without any
     object.
 
     Batches hold images under `name`, with the number of the object of each pixel, 0 for the ground. Each object of an image
     has a group of its own, see `best_group_overlap`. `chance` is that of as many groups, drawn for each patch; the baseline
-    `colour k-means` clusters the mean colours of an image's patches into as many groups. The model is left in the mode it
-    was in.
+    `colour k-means` clusters the mean colours of an image's patches into as many groups. With `others`, towers like
+    it (`drawn_towers`), `IoU` is the mean over all of them. The model is left in the mode it was in.
     """
     encoder = model.encoders.encoder(tower)
     form, count = encoder.image_format, encoder.groups
     assert isinstance(form, ImageFormat)
     assert count is not None
     random = np.random.default_rng(0)
-    overlaps: dict[str, list[float]] = {"trained": [], "chance": [], "colour k-means": []}
+    overlaps: dict[str, list[float]] = {"own": [], "others": [], "chance": [], "colour k-means": []}
     examples: list[Example] = []
     images = 0
     with evaluation_mode(model):
@@ -80,29 +97,31 @@ def group_overlap(model: VisionLanguageModel, batches: Iterable[Batch], name: st
             value, segments = batch.values[name], batch.values[port(name, "segments")]
             assert isinstance(value, ImageBatch)
             assert isinstance(segments, PatchSegments)
-            patches = _segmented(encoder, to(value, device).pixels)
-            for pixels, grid, numbers in zip(_levels(value.pixels, form), patches, segments.numbers.numpy(), strict=True):
-                truth = numbers.reshape(pixels.shape[:2])
+            moved = to(value, device).pixels
+            patches = np.stack([_segmented(one, moved) for one in (encoder, *others)], axis=1)
+            for pixels, grids, numbers in zip(_levels(value.pixels, form), patches, segments.numbers.numpy(), strict=True):
+                truth, grid = numbers.reshape(pixels.shape[:2]), grids[0]
                 answers = {
-                    "trained": grid,
+                    "own": grid,
                     "chance": random.integers(count, size=grid.shape),
                     "colour k-means": _by_colour(pixels, grid.shape[0], count),
                 }
                 every = {answer: best_group_overlap(_enlarged(groups, truth), truth) for answer, groups in answers.items()}
                 for answer, own in every.items():
                     overlaps[answer] += own
+                for other in grids[1:]:
+                    overlaps["others"] += best_group_overlap(_enlarged(other, truth), truth)
                 images += 1
-                if len(examples) < _SHOWN and every["trained"]:
-                    text = f"IoU {100 * np.mean(every['trained']):.0f} %"
+                if len(examples) < _SHOWN and every["own"]:
+                    text = f"IoU {100 * np.mean(every['own']):.0f} %"
                     examples.append(Example(_painted(pixels, _enlarged(grid, truth)), text))
-    if not overlaps["trained"]:
+    if not overlaps["own"]:
         return None
-    means = {answer: float(np.mean(own)) for answer, own in overlaps.items()}
     return Measures(
-        {"IoU": means["trained"]},
-        {"IoU": means["chance"]},
-        {"images": images, "objects": len(overlaps["trained"]), "groups": count},
-        {"colour k-means": {"IoU": means["colour k-means"]}},
+        {"IoU": float(np.mean(overlaps["own"] + overlaps["others"]))},
+        {"IoU": float(np.mean(overlaps["chance"]))},
+        {"images": images, "objects": len(overlaps["own"]), "groups": count},
+        {"colour k-means": {"IoU": float(np.mean(overlaps["colour k-means"]))}},
         tuple(examples),
     )
 

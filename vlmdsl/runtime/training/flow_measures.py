@@ -26,9 +26,9 @@ class _WithOthers:
     def batches(self) -> EvaluationLoader:
         return self.own.batches
 
-    def measure(self, model: VisionLanguageModel) -> Evaluation:
-        flows = {name: held_out.measure(other) for name, (held_out, other) in self.others.items()}
-        return replace(self.own.measure(model), flows=flows)
+    def measure(self, model: VisionLanguageModel, *, untrained: bool = False) -> Evaluation:
+        flows = {name: held_out.measure(other, untrained=untrained) for name, (held_out, other) in self.others.items()}
+        return replace(self.own.measure(model, untrained=untrained), flows=flows)
 
 
 def held_out_of_stage(stage: StageOfRun, data: Mapping[str, Data], model: Model) -> HeldOut | None:

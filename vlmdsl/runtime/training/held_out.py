@@ -57,8 +57,8 @@ class HeldOut(Protocol):
     @property
     def batches(self) -> EvaluationLoader: ...
 
-    def measure(self, model: VisionLanguageModel) -> Evaluation:
-        """Measure everything that recipe, data and configuration allow."""
+    def measure(self, model: VisionLanguageModel, *, untrained: bool = False) -> Evaluation:
+        """Measure everything that recipe, data and configuration allow; `untrained` is a model before its first step."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class _ImagesAndTexts:
     look: Callable[[int], Example]
     """The image and the text of a sample."""
 
-    def measure(self, model: VisionLanguageModel) -> Evaluation:
+    def measure(self, model: VisionLanguageModel, *, untrained: bool = False) -> Evaluation:
         measured = evaluate(
             model,
             self.batches,
@@ -110,7 +110,7 @@ class _Images:
     fitted: _Fitted | None
     notes: tuple[str, ...]
 
-    def measure(self, model: VisionLanguageModel) -> Evaluation:
+    def measure(self, model: VisionLanguageModel, *, untrained: bool = False) -> Evaluation:
         training, numbers = ((), None) if self.fitted is None else (self.fitted.batches, self.fitted.numbers)
         measured = evaluate_images(
             model, self.batches, self.tower, self.field, neighbours=self.neighbours, training=training, numbers=numbers
@@ -129,9 +129,10 @@ class _WithParts:
     def batches(self) -> EvaluationLoader:
         return self.parts[0].batches if self.features is None else self.features.batches
 
-    def measure(self, model: VisionLanguageModel) -> Evaluation:
+    def measure(self, model: VisionLanguageModel, *, untrained: bool = False) -> Evaluation:
         measured = Evaluation(0) if self.features is None else self.features.measure(model)
-        parts = {part.name: part.measure(model) for part in self.parts}
+        measures = {part.name: (untrained and part.measure_untrained) or part.measure for part in self.parts}
+        parts = {name: measure(model) for name, measure in measures.items()}
         values = {name: value for name, value in parts.items() if value is not None}
         samples = max((value.facts.get("images", 0) for value in values.values()), default=0)
         return replace(measured, samples=measured.samples or samples, parts=values)

@@ -22,6 +22,7 @@ from vlmdsl.runtime.evaluation import (
     coco_precision,
     code_accuracy,
     code_prediction_of,
+    drawn_towers,
     grounding_of,
     group_overlap,
     grouping_tower,
@@ -47,12 +48,14 @@ class MeasuredPart:
     """A measure of one part of a recipe.
 
     `name` is that of its group in `evaluation.json`, whose title is in `evaluation.PART_TITLES`; `measure` gives None where
-    the held-out samples have nothing to measure.
+    the held-out samples have nothing to measure. `measure_untrained`, of a model before its first step, is the mean over
+    several draws of weights, where one says little; None for the same as `measure`.
     """
 
     name: str
     batches: EvaluationLoader
     measure: Callable[[VisionLanguageModel], Measures | None]
+    measure_untrained: Callable[[VisionLanguageModel], Measures | None] | None = None
 
 
 def measured_parts(program: Program, loaders: Loaders) -> tuple[MeasuredPart, ...]:
@@ -154,7 +157,12 @@ def _groups(program: Program, loaders: Loaders) -> MeasuredPart | None:
     stream = next(stream for stream in loaders.model.streams if stream.encoder.tower == tower)
     name, form = root_field(stream.source).string("name"), loaders.model.form(tower, "Image")
     batches = loaders.held_out({name: objects_of(name, form)})
-    return MeasuredPart("grouping", batches, lambda model: group_overlap(model, batches, name, tower))
+    return MeasuredPart(
+        "grouping",
+        batches,
+        lambda model: group_overlap(model, batches, name, tower),
+        lambda model: group_overlap(model, batches, name, tower, drawn_towers(model, tower)),
+    )
 
 
 def objects_of(image: str, form: Hashable) -> Loaded:

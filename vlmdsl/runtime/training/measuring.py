@@ -81,7 +81,7 @@ def evaluate_run(
         untrained = None if evaluate_on else known_untrained(folder, conditions)
         remarks = [] if untrained or not elsewhere else [f"note: {UNTRAINED_ELSEWHERE}"]
         if untrained is None and not elsewhere:
-            untrained = held_out.measure(model)
+            untrained = held_out.measure(model, untrained=True)
         restored.load()
         before = (
             [] if evaluate_on else list(takewhile(lambda name: name != restored.stage.name, (each.name for each in course)))

@@ -286,7 +286,7 @@ class BegunStage:
             if self.untrained is None and self.elsewhere:
                 self.initial = UNTRAINED_ELSEWHERE
             elif self.untrained is None:
-                self.untrained = self.held_out.measure(self.measured)
+                self.untrained = self.held_out.measure(self.measured, untrained=True)
                 self.folder.write_untrained(measured(0, self.untrained, self.untrained, self.conditions))
 
     def announcement(self) -> str:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import vlmdsl
-from vlmdsl.runtime.evaluation import best_group_overlap, group_overlap, grouping_tower
+from vlmdsl.runtime.evaluation import best_group_overlap, drawn_towers, group_overlap, grouping_tower
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.modules.towers import build_encoder
 from vlmdsl.runtime.values import Batch, ImageBatch, PatchSegments
@@ -54,7 +54,35 @@ def test_the_baselines_are_random_groups_and_colours() -> None:
     assert group_overlap(model, [empty], "image", "vision") is None
 
 
-def test_a_run_measures_it_where_the_data_has_objects(tmp_path: Path) -> None:
+def test_an_untrained_tower_is_the_mean_of_five_draws() -> None:
+    encoders = {
+        "vision": build_encoder("segclip:tiny_patch4", "Image", 8, ["pooled"], image_size=16),
+        "language": build_encoder("transformer:tiny", "Text", 8, ["pooled"]),
+    }
+    model = VisionLanguageModel(encoders, vlmdsl.compile("clip", compiled=False))
+    state = torch.random.get_rng_state()
+    others = drawn_towers(model, "vision")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    weights = [tower.grouping.centres for tower in (encoders["vision"], *others)]
+    assert len(weights) == 5
+    assert all(not torch.equal(one, other) for number, one in enumerate(weights) for other in weights[:number])
+    assert all(
+        torch.equal(tower.grouping.centres, own)
+        for tower, own in zip(drawn_towers(model, "vision"), weights[1:], strict=True)
+    )
+    alone = []
+    for tower in (encoders["vision"], *others):
+        one = VisionLanguageModel({**encoders, "vision": tower}, vlmdsl.compile("clip", compiled=False))
+        measures = group_overlap(one, [coloured(4)], "image", "vision")
+        assert measures is not None
+        alone.append(measures.values["IoU"])
+    together = group_overlap(model, [coloured(4)], "image", "vision", others)
+    assert together is not None
+    assert together.values["IoU"] == pytest.approx(sum(alone) / 5)
+    assert len(set(alone)) > 1
+
+
+def test_a_run_measures_it_where_the_data_has_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {
         "train.batch": 8, "train.compile": False, "train.device": "cpu", "evaluation.limit": 12,
         "model.image_encoder": "segclip:tiny_patch4",
@@ -65,3 +93,7 @@ def test_a_run_measures_it_where_the_data_has_objects(tmp_path: Path) -> None:
     assert grouping.keys() >= {"IoU", "chance", "untrained", "baselines"}
     assert (run.folder / "grouping.png").is_file()
     assert vlmdsl.evaluate(run.folder).evaluation == run.evaluation
+    monkeypatch.setattr("vlmdsl.runtime.evaluation.grouping._DRAWS", 1)
+    other = vlmdsl.train("clip", data=["shapes:samples=32"], steps=1, settings=settings, out=tmp_path / "other")
+    assert other.evaluation["grouping"]["IoU"] == grouping["IoU"]
+    assert other.evaluation["grouping"]["untrained"] != grouping["untrained"]

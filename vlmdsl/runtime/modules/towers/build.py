@@ -80,12 +80,8 @@ def build_encoder(
     >>> encoder(torch.zeros(2, 3, 32, 32)).pooled.shape
     torch.Size([2, 16])
     """
-    family, _, rest = name.partition(":")
-    build = FAMILIES.get((family, kind)) or _of_plugin(family, kind)
-    if build is None or not rest:
-        raise DiagnosticError((_unknown(name, kind),))
     request = Request(
-        rest,
+        name.partition(":")[2],
         dimension,
         frozenset(yields),
         image_size,
@@ -97,10 +93,19 @@ def build_encoder(
         pretrained,
         facts,
     )
+    return _built(name, kind, request)
+
+
+def _built(name: str, kind: Kind, request: Request) -> Encoder:
+    family = name.partition(":")[0]
+    build = FAMILIES.get((family, kind)) or _of_plugin(family, kind)
+    if build is None or not request.name:
+        raise DiagnosticError((_unknown(name, kind),))
     encoder = build(request)
     problem = _misfit(encoder, request)
     if problem is not None:
         raise DiagnosticError((EncoderDoesNotFit.at(_HERE, name=name, problem=problem[0], help=(problem[1],)),))
+    encoder.build_again = partial(_built, name, kind, request)
     return encoder
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeAlias
 
 from torch import Tensor, nn
@@ -100,6 +100,8 @@ class Encoder(nn.Module):
         `forward` then takes `replace [b, P]`, true where a patch is replaced."""
         self.vocabulary_head: nn.Module | None = None
         """From the last states of a text encoder that yields a vocabulary to logits over its vocabulary."""
+        self.build_again: Callable[[], Encoder] | None = None
+        """Builds an encoder like this one, whose weights are drawn anew; set by `build_encoder`."""
         if not self.yields or not self.yields <= OUTPUTS:
             raise ValueError(f"an encoder yields some of {', '.join(sorted(OUTPUTS))}, not {sorted(self.yields)}")
 
