@@ -101,20 +101,20 @@ def test_a_batch_holds_them_beside_the_image_and_superpixels_stand_in_for_them()
 
 
 def test_superpixels_of_a_sample_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
+    calls: list[int] = []
 
     def halves(image: np.ndarray) -> np.ndarray:
-        made.append(1)
+        calls.append(1)
         return np.repeat(70_000 * (np.arange(32)[None, :] >= 16), 32, axis=0)
 
     monkeypatch.setitem(STAND_INS, "superpixels", replace(STAND_INS["superpixels"], make=halves))
     for options, times in (({}, 8), ({"cache_bytes": 0}, 16)):
-        made.clear()
+        calls.clear()
         numbers = [
             batch.values["image_crop.segments"].numbers
             for batch in islice(batches_with_segments("superpixels(image)", **options), 4)
         ]
-        assert len(made) == times
+        assert len(calls) == times
         assert all(own.dtype == torch.int64 and own.max() == 70_000 for own in numbers)
 
 

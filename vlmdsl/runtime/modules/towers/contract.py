@@ -101,7 +101,7 @@ class Encoder(nn.Module):
         self.vocabulary_head: nn.Module | None = None
         """From the last states of a text encoder that yields a vocabulary to logits over its vocabulary."""
         self.build_again: Callable[[], Encoder] | None = None
-        """Builds an encoder like this one, whose weights are drawn anew; set by `build_encoder`."""
+        """Builds an encoder like this one, with weights of another draw; set by `build_encoder`."""
         if not self.yields or not self.yields <= OUTPUTS:
             raise ValueError(f"an encoder yields some of {', '.join(sorted(OUTPUTS))}, not {sorted(self.yields)}")
 
