@@ -71,5 +71,5 @@ $(RUNTIME): $(INPUTS) | $(BIN)/python
 	touch $@
 
 $(DEVELOPMENT): $(INPUTS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable '.[ann,arrow,captions,datasets,detection,hf,lora,onnx,remote,superpixels,tensorboard,zstandard]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable '.[ann,arrow,captions,datasets,detection,hf,lora,mlflow,onnx,remote,superpixels,tensorboard,wandb,zstandard]'
 	touch $@ $(RUNTIME)
