@@ -109,6 +109,8 @@ def identity(recipe: str, steps: Steps) -> dict[str, Any]:
         facts["stages"] = scale.stages
     if scale.scenes_of:
         facts["scenes_of"] = scale.scenes_of
+    if scale.measured_on:
+        facts["measured_on"] = scale.measured_on
     if scale.tried:
         facts["tried"] = scale.tried
     if scale.reported != Scale.reported:
@@ -252,15 +254,18 @@ def _chosen(tried: int) -> str:
 
 
 def held_out_scenes(scale: Scale, *, choosing: bool) -> dict[str, Any]:
-    """The setting of held-out scenes: those for `choosing` among settings, or those that results are of.
+    """The settings of held-out scenes: those for `choosing` among settings, or those that results are of.
 
     A recipe for which nothing was tried has the scenes of its data.
     """
     if not scale.tried:
         return {}
-    specs: Any = scale.settings.get("data.val", held_out(scale.scenes))
     seed = CHOOSING if choosing else scale.reported
-    return {"data.val": tuple(f"{spec}{',' if ':' in spec else ':'}seed={seed}" for spec in specs)}
+    sources: dict[str, Any] = {"data.val": scale.settings.get("data.val", held_out(scale.scenes))}
+    sources |= {f"stages.{stage}.data.val": held_out(scenes) for stage, scenes in scale.measured_on.items()}
+    return {
+        name: tuple(f"{spec}{',' if ':' in spec else ':'}seed={seed}" for spec in specs) for name, specs in sources.items()
+    }
 
 
 def _beside_baselines(evaluation: Mapping[str, Any], measure: str) -> dict[str, float]:

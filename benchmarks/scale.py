@@ -29,8 +29,8 @@ class Scale:
     not the recipe's aim; `aim` then says what is. `settings` are of the run, `pairs` are the 64 pairs, `scenes` are what it
     learns from and, held out, is measured on, and `columns` feed its fields there; `steps` are the lengths of runs for
     which the usual one does not do (`text alone`: of the model without images beside masked words, where not every step of
-    the recipe is of pairs), `stages` those of the stages of the run that shows what it learns, and `scenes_of` what stages
-    of it learn from in place of `scenes`. On OpenMoji `drawings` feed fields from other columns than the usual ones, and
+    the recipe is of pairs), `stages` those of the stages of the run that shows what it learns, `scenes_of` what stages of
+    it learn from in place of `scenes`, and `measured_on` scenes whose held-out ones stages are measured on instead. On OpenMoji `drawings` feed fields from other columns than the usual ones, and
     `measures_drawings` is the kind of measure of held-out drawings that must be above its baselines. In-batch top-1 is the
     mean over the last `records` of the metrics: over several where each step draws other views, since one batch of 64 pairs
     knows it to a point and a half only. `before` is a run whose weights the run that shows what it learns begins with
@@ -55,6 +55,7 @@ class Scale:
     steps: Mapping[str, int] = field(default_factory=dict)
     stages: Mapping[str, int] = field(default_factory=dict)
     scenes_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    measured_on: Mapping[str, str] = field(default_factory=dict)
     drawings: Mapping[str, str] = field(default_factory=dict)
     measures_drawings: str = ""
     records: int = 1
