@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.runtime.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from vlmdsl.runtime.modules.towers.tokenizers import load_tokenizer
+from vlmdsl.runtime.tokenizer import Tokenizer, train_tokenizer
 
 TEXTS = [
     f"a {size} {colour} {shape}" for size in ("large", "small") for colour in ("red", "blue") for shape in ("circle", "box")

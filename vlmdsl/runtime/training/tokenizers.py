@@ -14,7 +14,8 @@ from vlmdsl.ir.operations.views import FIELD, MASK
 from vlmdsl.primitives.plugins import MODULES
 from vlmdsl.runtime.model.tower_needs import tower_needs
 from vlmdsl.runtime.modules.towers import is_pretrained
-from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers, load_tokenizer, train_tokenizer
+from vlmdsl.runtime.modules.towers.tokenizers import load_tokenizer
+from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers, train_tokenizer
 from vlmdsl.schema import ModelConfig
 from vlmdsl.source import Span
 

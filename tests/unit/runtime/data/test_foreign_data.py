@@ -23,7 +23,8 @@ from vlmdsl.runtime.data import BadSample, Limits, Requirement, SkipReport, map_
 from vlmdsl.runtime.data.images import decode_image
 from vlmdsl.runtime.data.report import Skipped
 from vlmdsl.runtime.data.summaries import summarize
-from vlmdsl.runtime.tokenizer import load_tokenizer, train_tokenizer
+from vlmdsl.runtime.modules.towers.tokenizers import load_tokenizer
+from vlmdsl.runtime.tokenizer import train_tokenizer
 from vlmdsl.runtime.values import first_value
 from vlmdsl.runtime.values.regions import regions_value
 from vlmdsl.schema import DataConfig

@@ -10,7 +10,8 @@ import vlmdsl
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.data import texts_of
 from vlmdsl.runtime.modules.towers import build_encoder
-from vlmdsl.runtime.tokenizer import Tokenizers, load_tokenizer
+from vlmdsl.runtime.modules.towers.tokenizers import load_tokenizer
+from vlmdsl.runtime.tokenizer import Tokenizers
 from vlmdsl.runtime.training.assembly import build_model, open_data, read_tokenizers, training_batches
 from vlmdsl.runtime.training.held_out import held_out_measure
 from vlmdsl.runtime.training.processes import World

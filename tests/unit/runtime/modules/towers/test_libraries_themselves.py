@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from vlmdsl.runtime.modules.towers import Encoder, build_encoder
-from vlmdsl.runtime.tokenizer import load_tokenizer
+from vlmdsl.runtime.modules.towers.tokenizers import load_tokenizer
 
 
 def of_library(name: str) -> Any:

@@ -14,7 +14,8 @@ import vlmdsl
 from unit.runtime.modules.towers import stand_ins
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.modules.towers import Encoder, build_encoder, open_clip_model
-from vlmdsl.runtime.tokenizer import load_tokenizer, train_tokenizer
+from vlmdsl.runtime.modules.towers.tokenizers import load_tokenizer
+from vlmdsl.runtime.tokenizer import train_tokenizer
 from vlmdsl.runtime.values import TextFormat
 
 
