@@ -56,6 +56,13 @@ def test_another_recipe_begins_with_the_same_towers(clip: Path, tmp_path: Path, 
     assert torch.equal(*words)
 
 
+def test_texts_are_tokenized_as_in_the_data_after_a_run_of_images_alone(tmp_path: Path) -> None:
+    """Which has no tokenizer for them: that of no text at all has one token per byte."""
+    run = trained(tmp_path / "clip", "clip", model__init=str(trained(tmp_path / "images", "moco_v3")))
+    tokens = vlmdsl.load(run).model.form("language", "Text").encode(["a large red circle"]).mask.sum()
+    assert tokens < len("a large red circle")
+
+
 MASKED = """recipe masked_words(image: Image, text: Text)
 encoder fusion = fuse(depth=1)
 minimize mlm(mask(text, random(30%)) | image)

@@ -25,6 +25,7 @@ from vlmdsl.runtime.training.assembly import (
     text_fields,
     training_batches,
 )
+from vlmdsl.runtime.training.initial import initial_checkpoint, initial_tokenizers
 from vlmdsl.runtime.training.processes import World
 from vlmdsl.runtime.training.records import RunRecord
 from vlmdsl.runtime.training.reference import prepare
@@ -316,7 +317,8 @@ def _naming(stage: StageOfRun, flow: FlowOfRun) -> Iterator[None]:
 
 
 def tokenizers_of_course(course: Sequence[StageOfRun], opened: Opened) -> Tokenizers:
-    """The tokenizer of every text tower of the run; tokenizers are trained on the training texts of all flows."""
+    """The tokenizer of every text tower of the run: that of the run that it begins with (`model.init`), if that has the
+    tower; tokenizers are trained on the training texts of all flows."""
     objectives = [flow.objective for stage in course for flow in stage.flows]
 
     def texts() -> Iterator[str]:
@@ -329,4 +331,9 @@ def tokenizers_of_course(course: Sequence[StageOfRun], opened: Opened) -> Tokeni
                     read.add(identity)
                     yield from texts_of(data.train, data.mapping, fields)
 
-    return tokenizers_for(objectives, course[0].config.model, texts)
+    config = course[0].config.model
+
+    def new() -> Tokenizers:
+        return tokenizers_for(objectives, config, texts)
+
+    return new() if config.init is None else initial_tokenizers(initial_checkpoint(config.init), objectives, config, new)

@@ -18,7 +18,7 @@ from vlmdsl.diagnostics.catalog.environment import CannotWrite
 from vlmdsl.diagnostics.cells import displayed, plain
 from vlmdsl.runtime.data import Materials, Skipped, fingerprint, remarks_of, too_few_usable
 from vlmdsl.runtime.evaluation import Evaluation, results_json, results_table, stored_untrained
-from vlmdsl.runtime.files import damaged, rounded
+from vlmdsl.runtime.files import rounded
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.tokenizer import Tokenizers
 from vlmdsl.runtime.training.assembly import Data, materials_of
@@ -37,16 +37,15 @@ from vlmdsl.runtime.training.flow_measures import held_out_of_stage
 from vlmdsl.runtime.training.held_out import HeldOut
 from vlmdsl.runtime.training.processes import World, join_processes
 from vlmdsl.runtime.training.run_folder import RunFolder
+from vlmdsl.runtime.training.tokenizers import stored_tokenizers
 from vlmdsl.schema import RunConfig
 from vlmdsl.source import Span
 
 __all__ = [
-    "TOKENIZER", "UNTRAINED_ELSEWHERE", "Restored", "conditions_of", "evaluate_run", "known_untrained", "measured",
-    "of_earlier_stages", "restored_model", "results_text", "stored_tokenizers",
+    "UNTRAINED_ELSEWHERE", "Restored", "conditions_of", "evaluate_run", "known_untrained", "measured",
+    "of_earlier_stages", "restored_model", "results_text",
 ]  # fmt: skip
 
-TOKENIZER = "tokenizer.json"
-"""The file of a checkpoint."""
 UNTRAINED_ELSEWHERE = (
     "the model before its first step is not measured: the pretrained weights of its towers are not in the run folder, and "
     "nothing is asked of a hub"
@@ -237,15 +236,6 @@ def known_untrained(folder: RunFolder, conditions: Mapping[str, object]) -> Eval
         if stored.get("conditions") == conditions and (untrained := stored_untrained(stored)) is not None:
             return untrained
     return None
-
-
-def stored_tokenizers(checkpoint: Path) -> Tokenizers:
-    """The tokenizers of a checkpoint; V0850 if its file holds none."""
-    path = checkpoint / TOKENIZER
-    try:
-        return Tokenizers.from_json(path.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises plain `Exception` for a file that is not a tokenizer
-        raise damaged(path, "it is not a tokenizer that a run writes") from error
 
 
 def results_text(results: dict[str, Any]) -> str:

@@ -24,10 +24,8 @@ from vlmdsl.runtime.training.evaluation_loaders import Loaders
 from vlmdsl.runtime.training.initial import initial_checkpoint, take_initial_weights
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
 from vlmdsl.runtime.training.measured_parts import measured_parts
-from vlmdsl.runtime.training.measuring import stored_tokenizers
 from vlmdsl.runtime.training.optimizer import build_optimizer
 from vlmdsl.runtime.training.processes import World, join_processes
-from vlmdsl.runtime.training.tokenizers import with_masks
 from vlmdsl.runtime.values import Batch
 from vlmdsl.schema import RunConfig
 
@@ -90,13 +88,14 @@ def judged_by(program: Program) -> dict[str, str]:
     """What shows that a program has learned its samples, where it names boxes, writes captions or matches images with
     texts: the part in `evaluation.json` -> one of its measures.
 
-    A recipe that mines its negatives is judged by these, one that does not by random ones. What is masked is not judged: the
-    rest of a sample does not determine it.
+    A recipe that mines its negatives is judged by these, one that does not by random ones. What the rest of a sample does
+    not determine is not judged: what is masked, and texts without an image.
     """
     measures: dict[str, str] = {}
     if grounding_of(program) is not None:
         measures["grounding"] = "accuracy"
-    if captioning_of(program) is not None:
+    captioning = captioning_of(program)
+    if captioning is not None and captioning.image is not None:
         measures["captions"] = "token accuracy"
     if (matching := matching_of(program)) is not None:
         measures["matching"] = "balanced" if matching.negatives else "balanced random"
@@ -109,13 +108,9 @@ def attempts(course: Sequence[StageOfRun], samples: int) -> list[Attempt]:
 
     Raises `DiagnosticError` as training does, except for a loss that is not finite.
     """
-    opened, model_config = open_course(course), course[0].config.model
-    initial = None if model_config.init is None else initial_checkpoint(model_config.init)
-    if initial is None:
-        tokenizers = tokenizers_of_course(course, opened)
-    else:
-        objectives = [flow.objective for stage in course for flow in stage.flows]
-        tokenizers = with_masks(stored_tokenizers(initial), objectives, model_config)
+    opened, init = open_course(course), course[0].config.model.init
+    initial = None if init is None else initial_checkpoint(init)
+    tokenizers = tokenizers_of_course(course, opened)
     results: list[Attempt] = []
     ends: dict[str, tuple[StageOfRun, Model]] = {}
     for stage in course:

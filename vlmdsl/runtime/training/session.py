@@ -39,14 +39,14 @@ from vlmdsl.runtime.training.identity import identity_of, settings_of
 from vlmdsl.runtime.training.initial import initial_checkpoint, take_initial_weights
 from vlmdsl.runtime.training.length import in_steps
 from vlmdsl.runtime.training.loss_scale import LossScale
-from vlmdsl.runtime.training.measuring import conditions_of, stored_tokenizers
+from vlmdsl.runtime.training.measuring import conditions_of
 from vlmdsl.runtime.training.meeting import compare, together
 from vlmdsl.runtime.training.optimizer import build_optimizer
 from vlmdsl.runtime.training.processes import World, join_processes, join_reports
 from vlmdsl.runtime.training.run_folder import RunFolder
 from vlmdsl.runtime.training.stages import BegunStage
 from vlmdsl.runtime.training.starting import RecipeFiles, check_same_data, write_resumed, write_start, write_towers
-from vlmdsl.runtime.training.tokenizers import check_towers, with_masks
+from vlmdsl.runtime.training.tokenizers import check_towers, stored_tokenizers
 from vlmdsl.runtime.training.written import with_written_texts
 from vlmdsl.schema import RunConfig
 
@@ -224,10 +224,7 @@ def _open(
             if own.stream is None:
                 setting = f"stages.{stage.name}.train.batch"
                 check_batch(len(own.train), flow.config.train.batch, world.size, setting=setting)
-    stored = checkpoint or (None if config.model.init is None else initial_checkpoint(config.model.init))
-    tokenizers = stored_tokenizers(stored) if stored else tokenizers_of_course(course, data)
-    if stored and checkpoint is None:
-        tokenizers = with_masks(tokenizers, [flow.objective for stage in course for flow in stage.flows], config.model)
+    tokenizers = stored_tokenizers(checkpoint) if checkpoint else tokenizers_of_course(course, data)
     return _Opened(course, config, data, tokenizers, checkpoint, damaged, elsewhere)
 
 

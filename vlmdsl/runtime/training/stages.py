@@ -39,7 +39,6 @@ from vlmdsl.runtime.training.idle import idle_term
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
 from vlmdsl.runtime.training.loss_scale import LossScale
 from vlmdsl.runtime.training.measuring import (
-    TOKENIZER,
     UNTRAINED_ELSEWHERE,
     known_untrained,
     measured,
@@ -49,6 +48,7 @@ from vlmdsl.runtime.training.measuring import (
 from vlmdsl.runtime.training.processes import World, highest, wait_for_all
 from vlmdsl.runtime.training.run_folder import RunFolder
 from vlmdsl.runtime.training.stopping import StopSignals, ended_by
+from vlmdsl.runtime.training.tokenizers import TOKENIZER
 from vlmdsl.runtime.training.tracked import tracked_run
 from vlmdsl.source import SourceMap, Span
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import DiagnosticError
@@ -12,6 +13,7 @@ from vlmdsl.diagnostics.suggest import suggestion
 from vlmdsl.ir import Node, Stream, parts_of
 from vlmdsl.ir.operations.views import FIELD, MASK
 from vlmdsl.primitives.plugins import MODULES
+from vlmdsl.runtime.files import damaged
 from vlmdsl.runtime.model.tower_needs import tower_needs
 from vlmdsl.runtime.modules.towers import is_pretrained
 from vlmdsl.runtime.modules.towers.tokenizers import load_tokenizer
@@ -19,8 +21,13 @@ from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers, train_tokenizer
 from vlmdsl.schema import ModelConfig
 from vlmdsl.source import Span
 
-__all__ = ["check_towers", "encoder_name", "text_towers", "tokenizer_notes", "tokenizers_for", "with_masks"]
+__all__ = [
+    "TOKENIZER", "check_towers", "encoder_name", "stored_tokenizers", "text_towers", "tokenizer_notes", "tokenizers_for",
+    "with_masks",
+]  # fmt: skip
 
+TOKENIZER = "tokenizer.json"
+"""The file of a checkpoint."""
 _MAIN = "language"
 """The tower whose tokenizer is that of the run, where there are several."""
 
@@ -69,6 +76,15 @@ def tokenizers_for(objectives: Sequence[Objective], config: ModelConfig, texts: 
         read[source] = tokenizer.with_mask() if masking else tokenizer
     of = {tower: read[source] for tower, source in names.items()}
     return Tokenizers(next(iter(of.values()), None) or train_tokenizer(()), of)
+
+
+def stored_tokenizers(checkpoint: Path) -> Tokenizers:
+    """The tokenizers of a checkpoint; V0850 if its file holds none."""
+    path = checkpoint / TOKENIZER
+    try:
+        return Tokenizers.from_json(path.read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises plain `Exception` for a file that is not a tokenizer
+        raise damaged(path, "it is not a tokenizer that a run writes") from error
 
 
 def with_masks(tokenizers: Tokenizers, objectives: Sequence[Objective], config: ModelConfig) -> Tokenizers:
