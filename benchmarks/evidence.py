@@ -34,7 +34,7 @@ from typing import Any
 
 from bounds import KINDS, aimed, percent, shown
 from columns import OPENMOJI_COLUMNS, OPENMOJI_SCENES_COLUMNS, SHAPES_COLUMNS
-from runs import SETTINGS, columns_of, losses, train
+from runs import SETTINGS, begun, columns_of, losses, train
 from scale import CHOOSING, PAIRS, Scale
 from scales import SCALES
 
@@ -78,15 +78,34 @@ def evidence(recipe: str, steps: Steps) -> dict[str, Any]:
         "versions": versions(),
     }
     checks = {"overfit": _overfit, "learns": _learns, "openmoji": _openmoji}
-    for name, check in checks.items():
-        if name == "openmoji" and not OPENMOJI.is_dir():
-            continue
-        try:
-            record[name] = check(recipe, scale, scale.steps.get(name, getattr(steps, name)))
-        except DiagnosticError as error:
-            reason = error.diagnostics[0]
-            record[name] = {"passed": False, "statement": f"{name}: stopped by {reason.code}: {reason.message}."}
+    with begun(scale) as start:
+        for name, check in checks.items():
+            if name == "openmoji" and not OPENMOJI.is_dir():
+                continue
+            try:
+                record[name] = check(recipe, scale, scale.steps.get(name, getattr(steps, name)), start)
+            except DiagnosticError as error:
+                reason = error.diagnostics[0]
+                record[name] = {"passed": False, "statement": f"{name}: stopped by {reason.code}: {reason.message}."}
     return record | {"seconds": round(_core_seconds() - started, 1)}
+
+
+def with_pairs_again(entry: Mapping[str, Any], recipe: str, steps: Steps) -> dict[str, Any]:
+    """The entry with a new result of the 64 pairs; what else it has must be of the same recipe and scale.
+
+    Its `seconds` are those that it had and those of the new run, so that the whole entry takes less.
+    """
+    started, scale = _core_seconds(), SCALES.get(recipe, Scale())
+    made_of = {**identity(recipe, steps), "versions": versions()}
+    others = {name: value for name, value in made_of.items() if name != "pair_columns"}
+    others["steps"] = {**made_of["steps"], "overfit": entry.get("steps", {}).get("overfit")}
+    if {**entry, **others} != entry:
+        raise SystemExit(f"{recipe}: recipe, scale or versions are not those of the entry; run all of it `--again`")
+    with begun(scale) as start:
+        overfit = _overfit(recipe, scale, made_of["steps"]["overfit"], start)
+    today = datetime.now(UTC).date().isoformat()
+    seconds = round(entry["seconds"] + _core_seconds() - started, 1)
+    return {**entry, **made_of, "date": today, "overfit": overfit, "seconds": seconds}
 
 
 def _core_seconds() -> float:
@@ -105,6 +124,8 @@ def identity(recipe: str, steps: Steps) -> dict[str, Any]:
     }
     if (scale.scenes, scale.columns) != (Scale.scenes, {}):
         facts["data"] = {"scenes": scale.scenes, "columns": scale.columns}
+    if scale.pair_columns:
+        facts["pair_columns"] = scale.pair_columns
     if scale.stages:
         facts["stages"] = scale.stages
     if scale.scenes_of:
@@ -134,15 +155,15 @@ def versions() -> dict[str, str]:
     return {package: version(package) for package in ("vlmdsl", "torch")}
 
 
-def _overfit(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
+def _overfit(recipe: str, scale: Scale, steps: int, start: Mapping[str, object]) -> dict[str, Any]:
     """What `vlmdsl overfit` finds of 64 fixed samples; every stage has so many steps."""
     stages = vlmdsl.overfit(
         recipe,
         samples=PAIRS,
         knobs=scale.knobs,
         data=[scale.pairs],
-        map=columns_of(recipe, SHAPES_COLUMNS),
-        settings={**SETTINGS, **scale.settings},
+        map=columns_of(recipe, {**SHAPES_COLUMNS, **scale.pair_columns}),
+        settings={**SETTINGS, **scale.settings, **start},
         steps=steps,
         advise=False,
     ).stages
@@ -164,7 +185,7 @@ def _overfit(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
         passed &= loss["last"] < loss["highest"]  # a queue that fills makes the task harder at first
         why = f" ({scale.aim})" if scale.aim else ""
         words.append(f"loss at most {loss['highest']:.3f}, in the end {loss['last']:.3f}{why}")
-    statement = f"{PAIRS} fixed pairs, {steps} steps: {'; '.join(words)}."
+    statement = f"{PAIRS} fixed pairs, {steps} steps{_after(scale)}: {'; '.join(words)}."
     statement += "".join(f" The {kind} are reported only: {why}." for kind, why in scale.not_by_heart.items())
     results = {name: values for name, values in (("accuracy", apart), ("measures", by_heart)) if values}
     return {"passed": passed, **results, "loss": loss, "statement": statement}
@@ -192,12 +213,16 @@ def _last_mean(metrics: Sequence[Mapping[str, float]], name: str, records: int) 
     return fmean([record[name] for record in metrics if name in record][-records:])
 
 
-def _learns(recipe: str, scale: Scale, steps: int, *, choosing: bool = False) -> dict[str, Any]:
+def _after(scale: Scale) -> str:
+    return f" after {scale.before.steps} of `{scale.before.recipe}`" if scale.before else ""
+
+
+def _learns(recipe: str, scale: Scale, steps: int, start: Mapping[str, object], *, choosing: bool = False) -> dict[str, Any]:
     data = held_out_scenes(scale, choosing=choosing)
     columns = {**SHAPES_COLUMNS, **scale.columns}
     of_stages: dict[str, object] = {f"stages.{stage}.train.steps": own for stage, own in scale.stages.items()}
     of_stages |= {f"stages.{stage}.data.train": own for stage, own in scale.scenes_of.items()}
-    run = train(recipe, scale, scale.scenes, columns, steps, {**data, **of_stages}, scale.before)
+    run = train(recipe, scale, scale.scenes, columns, steps, {**data, **of_stages, **start})
     evaluation = run["evaluation"]
     measures = shown(measures_of(evaluation))
     shares = {name: _beside_baselines(evaluation, name) for name in measures}
@@ -212,11 +237,10 @@ def _learns(recipe: str, scale: Scale, steps: int, *, choosing: bool = False) ->
     mapped = "".join(f", `{name}` from `{column}`" for name, column in scale.columns.items())
     learned_from = "scenes" if (scale.scenes, mapped) == (Scale.scenes, "") else f"`{scale.scenes}`{mapped}"
     taken = " and ".join(f"{own} of {stage}" for stage, own in scale.stages.items())
-    begun = f" after {scale.before.steps} of `{scale.before.recipe}`" if scale.before else ""
     learned_from += "".join(
         f", {stage} on {' and '.join(f'`{own}`' for own in scenes)}" for stage, scenes in scale.scenes_of.items()
     )
-    statement = f"{taken or steps} steps{begun} on {learned_from}, {evaluation.get('samples', 0)} held out: {words}."
+    statement = f"{taken or steps} steps{_after(scale)} on {learned_from}, {evaluation.get('samples', 0)} held out: {words}."
     statement += f" Asked for: {'; '.join(sorted(bounds))}." if bounds else ""
     statement += "".join(f" The {kind} are asked of the stage {stage}." for kind, stage in scale.asked_of.items())
     statement += "".join(f" The {kind} are reported only: {why}." for kind, why in scale.not_asked.items())
@@ -278,7 +302,7 @@ def _beside_baselines(evaluation: Mapping[str, Any], measure: str) -> dict[str, 
     return {name: values[own] for name, values in {"trained": group, **besides}.items() if own in values}
 
 
-def _openmoji(recipe: str, scale: Scale, steps: int) -> dict[str, Any]:
+def _openmoji(recipe: str, scale: Scale, steps: int, _: Mapping[str, object]) -> dict[str, Any]:
     kinds = {need.kind for built in build_flows(recipe) for need in requirements(built.planned)}
     which, shards, of_fields = ("OpenMoji", "openmoji-{}-*.tar", {**OPENMOJI_COLUMNS, **scale.drawings})
     if "Boxes" in kinds:
@@ -323,7 +347,8 @@ def choose(recipes: Sequence[str], steps: Steps) -> int:
     passed = True
     for recipe in recipes:
         scale = SCALES.get(recipe, Scale())
-        learned = _learns(recipe, scale, scale.steps.get("learns", steps.learns), choosing=True)
+        with begun(scale) as start:
+            learned = _learns(recipe, scale, scale.steps.get("learns", steps.learns), start, choosing=True)
         passed &= learned["passed"]
         print(f"{recipe:12} {'ok  ' if learned['passed'] else 'NOT '} {learned['statement']}")
     return int(not passed)
@@ -334,6 +359,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", nargs="+", choices=names, default=names, metavar="RECIPE")
     parser.add_argument("--again", action="store_true", help="run what is there already, too")
+    parser.add_argument("--pairs-again", action="store_true", help="run only the 64 pairs again")
     parser.add_argument(
         "--choose", action="store_true", help="measure what recipes learn on the scenes for choosing settings"
     )
@@ -346,7 +372,9 @@ def main() -> int:
         return choose(arguments.recipes, steps)
     for recipe in arguments.recipes:
         entry = read(arguments.result).get(recipe, {})
-        if arguments.again or {**entry, **identity(recipe, steps)} != entry:
+        if arguments.pairs_again:
+            entry = with_pairs_again(entry, recipe, steps)
+        elif arguments.again or {**entry, **identity(recipe, steps)} != entry:
             entry = evidence(recipe, steps)
         write(arguments.result, recipe, {**entry, "because": SCALES.get(recipe, Scale()).because})
     entries = {recipe: read(arguments.result)[recipe] for recipe in arguments.recipes}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from columns import SHAPES_COLUMNS
-from scale import PAIRS, Before, Scale
+from scale import PAIRS, Scale
 from scales import SCALES
 
 import vlmdsl
@@ -16,7 +17,7 @@ from vlmdsl.api.driver import build_flows
 from vlmdsl.runtime.data import requirements
 from vlmdsl.runtime.tracking import read_metrics
 
-__all__ = ["columns_of", "losses", "train"]
+__all__ = ["SETTINGS", "begun", "columns_of", "losses", "train"]
 
 CURVES = "curves.png"
 SETTINGS: dict[str, object] = {
@@ -44,19 +45,14 @@ def train(
     columns: Mapping[str, str],
     steps: int,
     settings: Mapping[str, object] | None = None,
-    before: Before | None = None,
     *,
     measured: bool = True,
 ) -> dict[str, Any]:
     """One run in a folder that is thrown away: its records, its evaluation, and its pictures of held-out samples.
 
-    It begins with the weights of the run `before`, on the same data. Of one that is not `measured` only the records count.
+    Of one that is not `measured` only the records count.
     """
     with tempfile.TemporaryDirectory() as folder:
-        if before is not None:
-            first = Path(folder) / "before"
-            _begin(before, data, first)
-            settings = {**(settings or {}), "model.init": str(first)}
         result = vlmdsl.train(
             recipe,
             knobs=scale.knobs,
@@ -79,18 +75,25 @@ def train(
         }
 
 
-def _begin(before: Before, data: str, folder: Path) -> None:
-    """The run that another begins with; nothing is measured."""
-    scale = SCALES[before.recipe]
-    lengths = {"train.checkpoint_every": before.steps, "train.steps": before.steps}
-    vlmdsl.train(
-        before.recipe,
-        knobs=scale.knobs,
-        data=[data],
-        map=columns_of(before.recipe, {**SHAPES_COLUMNS, **scale.columns}),
-        settings={**SETTINGS, **scale.settings, **lengths, **UNMEASURED},
-        out=folder,
-    )
+@contextmanager
+def begun(scale: Scale) -> Iterator[dict[str, object]]:
+    """The setting of the weights that runs of a recipe begin with: those of another one on the same scenes, if it has one
+    `before`. Nothing of that is measured."""
+    if scale.before is None:
+        yield {}
+        return
+    earlier = SCALES[scale.before.recipe]
+    lengths = {"train.checkpoint_every": scale.before.steps, "train.steps": scale.before.steps}
+    with tempfile.TemporaryDirectory() as folder:
+        run = vlmdsl.train(
+            scale.before.recipe,
+            knobs=earlier.knobs,
+            data=[scale.scenes],
+            map=columns_of(scale.before.recipe, {**SHAPES_COLUMNS, **earlier.columns}),
+            settings={**SETTINGS, **earlier.settings, **lengths, **UNMEASURED},
+            out=Path(folder) / "before",
+        )
+        yield {"model.init": str(run.folder)}
 
 
 def columns_of(recipe: str, columns: Mapping[str, str]) -> dict[str, str]:

@@ -26,23 +26,23 @@ class Scale:
     """What a recipe needs at this scale, and `because` of what.
 
     `overfits` are the terms whose in-batch top-1 must reach 99 %: None for all of them, empty where telling pairs apart
-    is not the recipe's aim; `aim` then says what is. `settings` are of the run, `pairs` are the 64 pairs, `scenes` are
-    what it learns from and, held out, is measured on, and `columns` feed its fields there; `steps` are the lengths of
-    runs for which the usual one does not do (`text alone`: of the model without images beside masked words, where not
-    every step of the recipe is of pairs), `stages` those of the stages of the run that shows what it learns,
-    `scenes_of` what stages of it learn from in place of `scenes`, and `measured_on` scenes whose held-out ones stages
-    are measured on instead. On OpenMoji `drawings` feed fields from other columns than the usual ones, and
-    `measures_drawings` is the kind of measure of held-out drawings that must be above its baselines. In-batch top-1 is
-    the mean over the last `records` of the metrics: over several where each step draws other views, since one batch of
-    64 pairs knows it to a point and a half only. `before` is a run whose weights the run that shows what it learns
-    begins with (`model.init`), where the authors begin with a pretrained tower. `tried` is how many settings were
-    measured on the scenes for choosing (`evidence.py --choose`) before the result, which is of other scenes; 0 where
-    nothing was to be chosen, or was chosen before there were two sets of scenes, which `because` then says. `asked_of`
-    is the stage that a kind of measure is asked of, where an earlier or a later one has that part without being for it;
-    of other stages it is reported. Kinds that are `not_asked`, each for a reason, are reported of all stages: the
-    recipe has that part without being for it; those that are `not_by_heart` are only reported of the 64 pairs. Other
-    kinds are asked of every stage that has them. `reported` is the seed of the held-out scenes that results are of:
-    another one where a setting was measured on the usual ones.
+    is not the recipe's aim; `aim` then says what is. `settings` are of the run, `pairs` are the 64 pairs, `pair_columns`
+    feed its fields there in place of the usual ones, `scenes` are what it learns from and, held out, is measured on, and
+    `columns` feed its fields there; `steps` are the lengths of runs for which the usual one does not do (`text alone`:
+    of the model without images beside masked words, where not every step of the recipe is of pairs), `stages` those of
+    the stages of the run that shows what it learns, `scenes_of` what stages of it learn from in place of `scenes`, and
+    `measured_on` scenes whose held-out ones stages are measured on instead. On OpenMoji `drawings` feed fields from
+    other columns than the usual ones, and `measures_drawings` is the kind of measure of held-out drawings that must be
+    above its baselines. In-batch top-1 is the mean over the last `records` of the metrics: over several where each step
+    draws other views, since one batch of 64 pairs knows it to a point and a half only. `before` is a run whose weights
+    the runs on pairs and on scenes begin with (`model.init`), where the authors begin with a pretrained tower. `tried`
+    is how many settings were measured on the scenes for choosing (`evidence.py --choose`) before the result, which is of
+    other scenes; 0 where nothing was to be chosen, or was chosen before there were two sets of scenes, which `because`
+    then says. `asked_of` is the stage that a kind of measure is asked of, where an earlier or a later one has that part
+    without being for it; of other stages it is reported. Kinds that are `not_asked`, each for a reason, are reported of
+    all stages: the recipe has that part without being for it; those that are `not_by_heart` are only reported of the 64
+    pairs. Other kinds are asked of every stage that has them. `reported` is the seed of the held-out scenes that results
+    are of: another one where a setting was measured on the usual ones.
     """
 
     knobs: Mapping[str, object] = field(default_factory=dict)
@@ -53,6 +53,7 @@ class Scale:
     pairs: str = f"shapes:samples={PAIRS}"
     scenes: str = "shapes"
     columns: Mapping[str, str] = field(default_factory=dict)
+    pair_columns: Mapping[str, str] = field(default_factory=dict)
     steps: Mapping[str, int] = field(default_factory=dict)
     stages: Mapping[str, int] = field(default_factory=dict)
     scenes_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -119,7 +119,7 @@ SCALES_OF_WRITING = {
             **CAPTIONS,
             "columns": {"text": "caption", "document": "clean_text"},
             "settings": {**CAPTIONS["settings"], "model.image_encoder": "vit:tiny"},
-            "steps": {"overfit": 60, "learns": 1800, "openmoji": 300},
+            "steps": {"overfit": 200, "learns": 1800, "openmoji": 300},
         },
         measures_drawings="captions",
         tried=4,

@@ -46,7 +46,7 @@ def test_the_scales_of_the_evidence_fit_their_recipes() -> None:
         assert bool(chosen) == bool(scale.because), recipe
         assert (scale.overfits is not None) == bool(scale.aim), recipe
         fields = {need.field for built in flows for need in requirements(built.written)}
-        assert scale.columns.keys() | scale.drawings.keys() <= fields, recipe
+        assert scale.columns.keys() | scale.drawings.keys() | scale.pair_columns.keys() <= fields, recipe
         assert scale.before is None or scale.before.recipe in evidence.SCALES, recipe
         assert scale.measures_drawings in {"", *evidence.KINDS}, recipe
         assert scale.steps.keys() <= {"overfit", "learns", "openmoji", "text alone"}, recipe
@@ -62,6 +62,19 @@ def test_an_entry_is_known_by_what_it_was_made_of() -> None:
     assert evidence.identity("pali", steps)["before"]["recipe"] == "cappa"
     clippo = evidence.identity("clippo", steps)
     assert clippo["data"] == {"scenes": "shapes:objects=2", "columns": {"text": "caption"}}
+
+
+def test_pairs_are_run_again_only_beside_what_is_of_the_same_recipe_and_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence = load("evidence")
+    steps, result = evidence.Steps(5, 2, 3), {"passed": True, "statement": "5 steps"}
+    monkeypatch.setattr(evidence, "_overfit", lambda *_: result)
+    entry = {**evidence.identity("clip", evidence.Steps(1, 2, 3)), "versions": evidence.versions(), "seconds": 9.0}
+    again = evidence.with_pairs_again(entry, "clip", steps)
+    assert again["overfit"] == result
+    assert again["steps"] == {"overfit": 5, "learns": 2, "openmoji": 3}
+    assert again["seconds"] >= 9.0
+    with pytest.raises(SystemExit, match="all of it"):
+        evidence.with_pairs_again(entry, "clip", evidence.Steps(5, 4, 3))
 
 
 def test_the_contenders_of_every_effect_are_correct() -> None:
