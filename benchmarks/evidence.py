@@ -25,7 +25,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -34,15 +34,15 @@ from typing import Any
 
 from bounds import KINDS, aimed, percent, shown
 from columns import OPENMOJI_COLUMNS, OPENMOJI_SCENES_COLUMNS, SHAPES_COLUMNS
+from identity import identity
 from runs import SETTINGS, begun, columns_of, losses, train
-from scale import CHOOSING, PAIRS, Scale
+from scale import CHOOSING, PAIRS, Before, Scale, Steps
 from scales import SCALES
 
 import vlmdsl
 from vlmdsl.api.comparison import measures_of
 from vlmdsl.api.driver import build_flows
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.ir.digest import digest
 from vlmdsl.runtime.data import requirements
 from vlmdsl.runtime.data.specification import held_out
 from vlmdsl.runtime.training.overfitting import LEARNED, Attempt
@@ -57,15 +57,6 @@ ONE_PATCH = {"model.image_encoder": "vit:tiny", "model.image_size": 8}
 OPENMOJI = ROOT.parent / "shared" / "data" / "openmoji"
 
 TOP_1 = 0.99
-
-
-@dataclass(frozen=True)
-class Steps:
-    """The length of the three runs."""
-
-    overfit: int
-    learns: int
-    openmoji: int
 
 
 def evidence(recipe: str, steps: Steps) -> dict[str, Any]:
@@ -111,44 +102,6 @@ def with_pairs_again(entry: Mapping[str, Any], recipe: str, steps: Steps) -> dic
 def _core_seconds() -> float:
     """What this process and those that load batches for it took of one core, however busy the machine is."""
     return sum(os.times()[:4])  # user and system; children count once they have ended, as loaders have after a run
-
-
-def identity(recipe: str, steps: Steps) -> dict[str, Any]:
-    """What an entry was made of; equal entries need not be made again."""
-    scale = SCALES.get(recipe, Scale())
-    lengths = {**vars(steps), **scale.steps}
-    facts = {
-        "digest": digest(*(built.written for built in build_flows(recipe))),
-        "knobs": {**scale.knobs, **scale.settings},
-        "steps": lengths,
-    }
-    if (scale.scenes, scale.columns) != (Scale.scenes, {}):
-        facts["data"] = {"scenes": scale.scenes, "columns": scale.columns}
-    if scale.pair_columns:
-        facts["pair_columns"] = scale.pair_columns
-    if scale.stages:
-        facts["stages"] = scale.stages
-    if scale.scenes_of:
-        facts["scenes_of"] = scale.scenes_of
-    if scale.measured_on:
-        facts["measured_on"] = scale.measured_on
-    if scale.tried:
-        facts["tried"] = scale.tried
-    if scale.reported != Scale.reported:
-        facts["reported"] = scale.reported
-    if scale.drawings or scale.measures_drawings:
-        facts["drawings"] = {"columns": scale.drawings, "measured": scale.measures_drawings}
-    if scale.records > 1:
-        facts["records"] = scale.records
-    if scale.asked_of:
-        facts["asked_of"] = scale.asked_of
-    if scale.not_asked:
-        facts["not_asked"] = sorted(scale.not_asked)
-    if scale.before:
-        earlier = SCALES[scale.before.recipe]
-        knobs = {**earlier.knobs, **earlier.settings}
-        facts["before"] = {"recipe": scale.before.recipe, "steps": scale.before.steps, "knobs": knobs}
-    return dict(json.loads(json.dumps(facts)))  # as the file gives it back: lists for tuples
 
 
 def versions() -> dict[str, str]:
@@ -214,7 +167,12 @@ def _last_mean(metrics: Sequence[Mapping[str, float]], name: str, records: int) 
 
 
 def _after(scale: Scale) -> str:
-    return f" after {scale.before.steps} of `{scale.before.recipe}`" if scale.before else ""
+    return f" after {' and '.join(map(_earlier_run, scale.before))}" if scale.before else ""
+
+
+def _earlier_run(before: Before) -> str:
+    chosen = ", ".join(f"`{name}={value}`" for name, value in {**before.knobs, **before.settings}.items())
+    return f"{before.steps} of `{before.recipe}`{' with ' + chosen if chosen else ''}"
 
 
 def _learns(recipe: str, scale: Scale, steps: int, start: Mapping[str, object], *, choosing: bool = False) -> dict[str, Any]:

@@ -77,23 +77,23 @@ def train(
 
 @contextmanager
 def begun(scale: Scale) -> Iterator[dict[str, object]]:
-    """The setting of the weights that runs of a recipe begin with: those of another one on the same scenes, if it has one
-    `before`. Nothing of that is measured."""
-    if scale.before is None:
-        yield {}
-        return
-    earlier = SCALES[scale.before.recipe]
-    lengths = {"train.checkpoint_every": scale.before.steps, "train.steps": scale.before.steps}
+    """The setting of the weights that runs of a recipe begin with: those of the last of the runs `before`, on the same
+    scenes, if there are any. Nothing of these is measured."""
+    init: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as folder:
-        run = vlmdsl.train(
-            scale.before.recipe,
-            knobs=earlier.knobs,
-            data=[scale.scenes],
-            map=columns_of(scale.before.recipe, {**SHAPES_COLUMNS, **earlier.columns}),
-            settings={**SETTINGS, **earlier.settings, **lengths, **UNMEASURED},
-            out=Path(folder) / "before",
-        )
-        yield {"model.init": str(run.folder)}
+        for number, before in enumerate(scale.before):
+            earlier = SCALES[before.recipe]
+            lengths = {"train.checkpoint_every": before.steps, "train.steps": before.steps}
+            run = vlmdsl.train(
+                before.recipe,
+                knobs={**earlier.knobs, **before.knobs},
+                data=[scale.scenes],
+                map=columns_of(before.recipe, {**SHAPES_COLUMNS, **earlier.columns}),
+                settings={**SETTINGS, **earlier.settings, **before.settings, **lengths, **UNMEASURED, **init},
+                out=Path(folder) / str(number),
+            )
+            init = {"model.init": str(run.folder)}
+        yield init
 
 
 def columns_of(recipe: str, columns: Mapping[str, str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["CHOOSING", "PAIRS", "Before", "Scale"]
+__all__ = ["CHOOSING", "PAIRS", "Before", "Scale", "Steps"]
 
 PAIRS = 64
 """The fixed pairs that a recipe must come to tell apart, and the batch."""
@@ -14,11 +14,22 @@ CHOOSING, REPORTING = 0, 100
 
 
 @dataclass(frozen=True)
+class Steps:
+    """The length of the three runs."""
+
+    overfit: int
+    learns: int
+    openmoji: int
+
+
+@dataclass(frozen=True)
 class Before:
-    """So many steps of a bundled recipe at its own scale."""
+    """So many steps of a bundled recipe at its own scale, but for these `knobs` and `settings`."""
 
     recipe: str
     steps: int
+    knobs: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -34,15 +45,15 @@ class Scale:
     `measured_on` scenes whose held-out ones stages are measured on instead. On OpenMoji `drawings` feed fields from
     other columns than the usual ones, and `measures_drawings` is the kind of measure of held-out drawings that must be
     above its baselines. In-batch top-1 is the mean over the last `records` of the metrics: over several where each step
-    draws other views, since one batch of 64 pairs knows it to a point and a half only. `before` is a run whose weights
-    the runs on pairs and on scenes begin with (`model.init`), where the authors begin with a pretrained tower. `tried`
-    is how many settings were measured on the scenes for choosing (`evidence.py --choose`) before the result, which is of
-    other scenes; 0 where nothing was to be chosen, or was chosen before there were two sets of scenes, which `because`
-    then says. `asked_of` is the stage that a kind of measure is asked of, where an earlier or a later one has that part
-    without being for it; of other stages it is reported. Kinds that are `not_asked`, each for a reason, are reported of
-    all stages: the recipe has that part without being for it; those that are `not_by_heart` are only reported of the 64
-    pairs. Other kinds are asked of every stage that has them. `reported` is the seed of the held-out scenes that results
-    are of: another one where a setting was measured on the usual ones.
+    draws other views, since one batch of 64 pairs knows it to a point and a half only. `before` are runs, each of which
+    begins with the weights of the one before it (`model.init`), as do the runs on pairs and on scenes, where the authors
+    begin with a pretrained tower. `tried` is how many settings were measured on the scenes for choosing (`evidence.py
+    --choose`) before the result, which is of other scenes; 0 where nothing was to be chosen, or was chosen before there
+    were two sets of scenes, which `because` then says. `asked_of` is the stage that a kind of measure is asked of, where
+    an earlier or a later one has that part without being for it; of other stages it is reported. Kinds that are
+    `not_asked`, each for a reason, are reported of all stages: the recipe has that part without being for it; those that
+    are `not_by_heart` are only reported of the 64 pairs. Other kinds are asked of every stage that has them. `reported`
+    is the seed of the held-out scenes that results are of: another one where a setting was measured on the usual ones.
     """
 
     knobs: Mapping[str, object] = field(default_factory=dict)
@@ -61,7 +72,7 @@ class Scale:
     drawings: Mapping[str, str] = field(default_factory=dict)
     measures_drawings: str = ""
     records: int = 1
-    before: Before | None = None
+    before: tuple[Before, ...] = ()
     asked_of: Mapping[str, str] = field(default_factory=dict)
     not_asked: Mapping[str, str] = field(default_factory=dict)
     not_by_heart: Mapping[str, str] = field(default_factory=dict)

@@ -280,7 +280,7 @@ SCALES = {
         },
         columns={"superpixels": "superpixels(image)", "text": "caption"},
         steps={"overfit": 20, "learns": 430},
-        before=Before("mae", 600),
+        before=(Before("mae", 600),),
         tried=8,
         reported=300,
     ),

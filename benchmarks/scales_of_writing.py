@@ -46,7 +46,7 @@ SCALES_OF_WRITING = {
         SLOW_TEMPERATURE | {"optimizer.objective_learning_rate": 1.4e-3},
         columns={"text": "caption"},
         steps={"overfit": 50, "learns": 750},
-        before=Before("coca", 600),
+        before=(Before("coca", 600),),
         tried=7,
     ),
     "blip": Scale(
@@ -60,7 +60,7 @@ SCALES_OF_WRITING = {
         SLOW_TEMPERATURE,
         columns={"text": "caption"},
         steps={"overfit": 25, "learns": 900},
-        before=Before("coca", 1600),
+        before=(Before("coca", 1600),),
         tried=4,
         reported=300,
     ),
@@ -107,7 +107,7 @@ SCALES_OF_WRITING = {
             "steps": {"overfit": 20, "learns": 300},
         },
         stages={"language": 600, "all": 300},
-        before=Before("cappa", 700),
+        before=(Before("cappa", 700),),
         tried=4,
     ),
     "simvlm": Scale(

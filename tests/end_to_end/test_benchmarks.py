@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ from vlmdsl.api.comparison import measures_of
 from vlmdsl.api.driver import build, build_flows
 from vlmdsl.ir.digest import digest
 from vlmdsl.runtime.data import requirements
+from vlmdsl.runtime.modules.towers import vit
 from vlmdsl.schema import RunConfig
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -47,7 +49,7 @@ def test_the_scales_of_the_evidence_fit_their_recipes() -> None:
         assert (scale.overfits is not None) == bool(scale.aim), recipe
         fields = {need.field for built in flows for need in requirements(built.written)}
         assert scale.columns.keys() | scale.drawings.keys() | scale.pair_columns.keys() <= fields, recipe
-        assert scale.before is None or scale.before.recipe in evidence.SCALES, recipe
+        assert {before.recipe for before in scale.before} <= evidence.SCALES.keys(), recipe
         assert scale.measures_drawings in {"", *evidence.KINDS}, recipe
         assert scale.steps.keys() <= {"overfit", "learns", "openmoji", "text alone"}, recipe
 
@@ -55,11 +57,11 @@ def test_the_scales_of_the_evidence_fit_their_recipes() -> None:
 def test_an_entry_is_known_by_what_it_was_made_of() -> None:
     evidence = load("evidence")
     steps = evidence.Steps(1, 2, 3)
-    assert evidence.identity("clip", steps).keys() == {"digest", "knobs", "steps"}
+    assert evidence.identity("clip", steps).keys() == {"digest", "modules", "knobs", "steps"}
     lit = evidence.identity("lit", steps)
     assert lit["steps"] == {"overfit": evidence.SCALES["lit"].steps["overfit"], "learns": 2, "openmoji": 3}
     assert evidence.identity("slip", steps)["records"] == evidence.SCALES["slip"].records > 1
-    assert evidence.identity("pali", steps)["before"]["recipe"] == "cappa"
+    assert evidence.identity("pali", steps)["before"][0]["recipe"] == "cappa"
     clippo = evidence.identity("clippo", steps)
     assert clippo["data"] == {"scenes": "shapes:objects=2", "columns": {"text": "caption"}}
 
@@ -75,6 +77,17 @@ def test_pairs_are_run_again_only_beside_what_is_of_the_same_recipe_and_scale(mo
     assert again["seconds"] >= 9.0
     with pytest.raises(SystemExit, match="all of it"):
         evidence.with_pairs_again(entry, "clip", evidence.Steps(5, 4, 3))
+
+
+def test_an_entry_changes_with_how_a_tower_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence = load("evidence")
+    before = [evidence.identity(recipe, evidence.Steps(1, 2, 3))["modules"] for recipe in ("mae", "groupvit", "mae")]
+    assert before[0] == before[2] != before[1]
+    deeper = {**vit.PRESETS, "tiny_patch4": replace(vit.PRESETS["tiny_patch4"], depth=3)}
+    monkeypatch.setattr(vit, "PRESETS", deeper)
+    after = [evidence.identity(recipe, evidence.Steps(1, 2, 3))["modules"] for recipe in ("mae", "groupvit")]
+    assert after[0] != before[0]
+    assert after[1] == before[1]
 
 
 def test_the_contenders_of_every_effect_are_correct() -> None:
