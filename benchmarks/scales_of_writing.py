@@ -45,6 +45,7 @@ SCALES_OF_WRITING = {
         "negatives are drawn again in each step, and momentum and queues are for long runs",
         SLOW_TEMPERATURE | {"optimizer.objective_learning_rate": 1.4e-3},
         columns={"text": "caption"},
+        pair_columns={"text": "caption"},
         steps={"overfit": 50, "learns": 750},
         before=(Before("coca", 600),),
         tried=7,
@@ -59,6 +60,7 @@ SCALES_OF_WRITING = {
         "negatives are drawn again in each step, and momentum and queues are for long runs",
         SLOW_TEMPERATURE,
         columns={"text": "caption"},
+        pair_columns={"text": "caption"},
         steps={"overfit": 25, "learns": 900},
         before=(Before("coca", 1600),),
         tried=4,
@@ -103,6 +105,7 @@ SCALES_OF_WRITING = {
         "untrained one was tried, with stages of 600 and 1,000 steps",
         **{
             **CAPTIONS,
+            "pair_columns": {"target": "caption"},
             "columns": {"target": "caption", "prompt": "template(source)"},
             "steps": {"overfit": 20, "learns": 300},
         },
