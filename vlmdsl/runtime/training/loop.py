@@ -25,7 +25,7 @@ from vlmdsl.runtime.training.idle import IdleTerms, counted_of
 from vlmdsl.runtime.training.loss_scale import LossScale
 from vlmdsl.runtime.training.not_finite import evidence, not_finite
 from vlmdsl.runtime.training.optimizer import set_learning_rate
-from vlmdsl.runtime.training.processes import World, in_parallel, seed_generators
+from vlmdsl.runtime.training.processes import World, in_parallel, seed_step
 from vlmdsl.runtime.training.schedule import learning_rate_factor
 from vlmdsl.runtime.training.term_gradients import term_gradient_norms
 from vlmdsl.runtime.values import Batch
@@ -246,7 +246,7 @@ class _Stepper:
         average_gradients(self._weights)
 
     def _forward(self, model: Callable[[Batch], Any], batch: Batch, step: int) -> TrainOutput:
-        seed_generators(self._train.seed, step, self._world.rank)
+        seed_step(self._train.seed, step, self._world.rank)
         device, precision = self._world.device.type, self._train.precision
         dtype = torch.float16 if precision == "float16" else torch.bfloat16
         with nullcontext() if precision == "float32" else torch.autocast(device, dtype):

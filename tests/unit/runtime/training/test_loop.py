@@ -20,7 +20,7 @@ from vlmdsl.runtime.training.checkpoint import Position, load_checkpoint, save_c
 from vlmdsl.runtime.training.loop import Callbacks, train_steps
 from vlmdsl.runtime.training.loss_scale import LossScale
 from vlmdsl.runtime.training.optimizer import build_optimizer
-from vlmdsl.runtime.training.processes import World, join_processes, seed_generators
+from vlmdsl.runtime.training.processes import World, join_processes, seed_generators, seed_step
 from vlmdsl.schema import RunConfig
 
 Records = list[dict[str, float]]
@@ -97,10 +97,19 @@ def test_a_resumed_run_is_the_same_bit_for_bit(precision: str, tmp_path: Path) -
 def test_dropout_draws_new_numbers_each_step_and_rank() -> None:
     draws = []
     for purpose in ((0, 1, 0), (0, 2, 0), (0, 1, 1), (1, 1, 0), (0, 1, 0)):
-        seed_generators(*purpose)
+        seed_step(*purpose)
         draws.append((float(torch.rand(())), random.random(), float(np.random.rand())))
     assert draws[0] == draws[4]
     assert len({value for draw in draws for value in draw}) == 12
+
+
+@pytest.mark.parametrize("step", [0, 63, 64, 1000])
+def test_a_step_is_seeded_as_any_other_purpose(step: int) -> None:
+    """Whichever steps were seeded before it."""
+    seed_step(3, step // 2, 1), seed_step(3, step, 1)
+    of_step = torch.rand(()), random.random(), np.random.rand()
+    seed_generators(3, step, 1)
+    assert of_step == (torch.rand(()), random.random(), np.random.rand())
 
 
 @pytest.mark.parametrize(("learning_rate", "what"), [(1e30, "the term `contrast`"), (None, "the gradient")])
