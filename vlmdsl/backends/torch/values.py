@@ -5,8 +5,10 @@ Shape letters, here and in `ops`: B samples of the global batch, b samples of th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,10 +27,13 @@ __all__ = [
     "TokenFeatures",
     "WordMap",
     "precise",
+    "times",
+    "total",
 ]
 
 Number: TypeAlias = float | Tensor
 """A Scalar: a 0-d tensor, or a Python number if the recipe has a constant."""
+N = TypeVar("N", bound=Number)
 
 
 class TokenFeatures(NamedTuple):
@@ -191,3 +196,13 @@ class Target(NamedTuple):
 def precise(values: Tensor) -> Tensor:
     """The same numbers in the precision of every statistic: float64 stays, everything else becomes float32."""
     return values if values.dtype is torch.float64 else values.float()
+
+
+def times(values: Tensor, factor: Number) -> Tensor:
+    """Their product; the factor 1.0 of a recipe costs no operation."""
+    return values if isinstance(factor, float) and factor == 1.0 else values * factor
+
+
+def total(values: Sequence[N]) -> N:
+    """The sum of one number or tensor, or more."""
+    return reduce(add, values)

@@ -28,7 +28,16 @@ from vlmdsl.runtime.draws import generator
 from vlmdsl.runtime.training.meeting import LONGEST_WAIT, compare, no_answer, started_together, store_of_processes, together
 from vlmdsl.source import Span
 
-__all__ = ["World", "in_parallel", "join_processes", "join_reports", "highest", "seed_generators", "seed_step", "wait_for_all"]
+__all__ = [
+    "World",
+    "in_parallel",
+    "join_processes",
+    "join_reports",
+    "highest",
+    "seed_generators",
+    "seed_step",
+    "wait_for_all",
+]
 
 _BROKEN = re.compile(r"connection (?:closed|reset|refused)|broken pipe|timed out|gloo|nccl", re.IGNORECASE)
 """Messages of the libraries when another process is gone."""

@@ -25,9 +25,11 @@ from vlmdsl.backends.torch.ops.expectation import Expectation, View, expectation
 from vlmdsl.backends.torch.ops.product import product
 from vlmdsl.backends.torch.ops.statistics import Axis, Negatives, column_negatives, negatives_of_both, row_negatives
 from vlmdsl.backends.torch.ops.targets import renormaliser
-from vlmdsl.backends.torch.values import Gathered, Number, Similarities, Target, precise
+from vlmdsl.backends.torch.values import Gathered, Number, Similarities, Target, precise, times, total
 
-__all__ = ["ContrastResult", "Direction", "column_axis", "contrast", "contrast_of", "pooled", "result_of", "row_axis"]
+__all__ = [
+    "ContrastResult", "Direction", "column_axis", "contrast", "contrast_of", "pooled", "result_of", "row_axis", "scales_of",
+]  # fmt: skip
 
 _SOFTPLUS_THRESHOLD = 40.0
 """Beyond it log(1 + e^x) is x in float64 too."""
@@ -63,7 +65,8 @@ def contrast(
     matrix = product(x, everybody)
     pair = (precise(x) * precise(y)).sum(dim=-1)
     views = View("rows", matrix, pair, x, y), View("columns", matrix, pair, y, x)
-    return result_of(views, (rows, columns), _negatives(Similarities(matrix, matrix), rows, columns))
+    scales = scales_of(rows, columns, matrix)
+    return result_of(views, (rows, columns), scales, _negatives(Similarities(matrix, matrix), (rows, columns), scales))
 
 
 def pooled(y: Tensor | Gathered) -> tuple[Tensor, Tensor]:
@@ -78,44 +81,76 @@ def contrast_of(
     similarities: Similarities, *, rows: Direction | None = None, columns: Direction | None = None
 ) -> ContrastResult:
     """The region over an existing similarity, possibly with two matrices (tokenmax)."""
-    views = (
-        View("rows", similarities.rows, _pair(similarities.rows)),
-        View("columns", similarities.columns, _pair(similarities.columns)),
-    )
-    return result_of(views, (rows, columns), _negatives(similarities, rows, columns))
+    pair = _pair(similarities.rows)
+    column_pair = pair if similarities.symmetric else _pair(similarities.columns)
+    views = View("rows", similarities.rows, pair), View("columns", similarities.columns, column_pair)
+    scales = scales_of(rows, columns, similarities.rows)
+    return result_of(views, (rows, columns), scales, _negatives(similarities, (rows, columns), scales))
 
 
 def _pair(matrix: Tensor) -> Tensor:
     return precise(matrix.diagonal(process_index() * matrix.shape[0]))
 
 
+def scales_of(rows: Direction | None, columns: Direction | None, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The scale of each direction in the precision of the statistics: 0-d, or [b] where each sample has its own. It is one
+    tensor where the directions share it, and of a missing direction that of the other one."""
+    by_row = 1.0 if rows is None else rows.scale
+    by_column = by_row if columns is None else columns.scale
+    by_row = by_column if rows is None else by_row
+    scale = _scale(by_row, matrix)
+    return scale, scale if by_column is by_row else _scale(by_column, matrix)
+
+
+def _scale(scale: Number, matrix: Tensor) -> Tensor:
+    return precise(scale if isinstance(scale, Tensor) else matrix.new_full((), scale))
+
+
 def result_of(
     views: tuple[View, View],
     directions: tuple[Direction | None, Direction | None],
+    scales: tuple[Tensor, Tensor],
     negatives: tuple[Negatives | None, Negatives | None],
 ) -> ContrastResult:
     """The region from the views of its rows and columns and the statistics of their negatives, however computed."""
     losses, accuracies = [], []
-    for direction, view, negative in zip(directions, views, negatives, strict=True):
+    for direction, view, positive, negative in zip(directions, views, _positives(views, scales), negatives, strict=True):
         if direction is not None and negative is not None:
-            scale = _scale(direction, view.matrix)
-            losses.append(direction.coefficient * _loss(direction, view, scale, negative))
-            accuracies.append(mean(_hits(view, scale, negative), direction.over).detach())
-    return ContrastResult(torch.stack(losses).sum(), torch.stack(accuracies).mean())
+            losses.append(times(_loss(direction, view, positive, negative), direction.coefficient))
+            hits = negative.largest < positive.bound
+            accuracies.append(mean(hits.to(negative.largest.dtype), direction.over))
+    return ContrastResult(total(losses), total(accuracies) / len(accuracies))
 
 
-def _hits(view: View, scale: Tensor, negative: Negatives) -> Tensor:
-    """1 for each sample whose pair's logit is above all others by more than rounding, which alone tells equal ones apart."""
-    positive = view.pair * scale
-    rounding = max(torch.finfo(view.matrix.dtype).eps, _ROUNDING)
-    return (positive - negative.largest > rounding * positive.abs()).to(negative.largest.dtype)
+class _Positive(NamedTuple):
+    """Of a direction the scale, 0-d or [b], the logits of the pairs, [b], and the `bound`, [b], without gradient: a sample's
+    pair has the largest logit if all others are below it by more than rounding, which alone tells equal ones apart."""
+
+    scale: Tensor
+    logit: Tensor
+    bound: Tensor
+
+
+def _positives(views: tuple[View, View], scales: tuple[Tensor, Tensor]) -> tuple[_Positive, _Positive]:
+    """Those of the rows and of the columns, computed once where they are the same."""
+    (rows, columns), (row_scale, column_scale) = views, scales
+    by_row = _positive(rows, row_scale)
+    same = columns.pair is rows.pair and column_scale is row_scale
+    return by_row, by_row if same else _positive(columns, column_scale)
+
+
+def _positive(view: View, scale: Tensor) -> _Positive:
+    logit = view.pair * scale
+    own = logit.detach()
+    return _Positive(scale, logit, own - max(torch.finfo(view.matrix.dtype).eps, _ROUNDING) * own.abs())
 
 
 def _negatives(
-    similarities: Similarities, rows: Direction | None, columns: Direction | None
+    similarities: Similarities, directions: tuple[Direction | None, Direction | None], scales: tuple[Tensor, Tensor]
 ) -> tuple[Negatives | None, Negatives | None]:
-    by_row = None if rows is None else row_axis(rows, similarities.rows)
-    by_column = None if columns is None else column_axis(columns, similarities.columns)
+    (rows, columns), (row_scale, column_scale) = directions, scales
+    by_row = None if rows is None else row_axis(rows, row_scale)
+    by_column = None if columns is None else column_axis(columns, column_scale)
     if by_row is not None and by_column is not None and similarities.symmetric:
         return negatives_of_both(similarities.rows, by_row, by_column)
     return (
@@ -124,30 +159,21 @@ def _negatives(
     )
 
 
-def row_axis(direction: Direction, matrix: Tensor) -> Axis:
+def row_axis(direction: Direction, scale: Tensor) -> Axis:
     """How the rows read a matrix."""
-    scale = _scale(direction, matrix)
     kept = None if direction.keep is None else all_gather(direction.keep)[None, :]
-    return Axis(scale.view(-1, 1), kept)
+    return Axis(scale.view(-1, 1) if scale.dim() else scale, kept)
 
 
-def column_axis(direction: Direction, matrix: Tensor) -> Axis:
+def column_axis(direction: Direction, scale: Tensor) -> Axis:
     """How the columns read it."""
-    scale = _scale(direction, matrix)
     kept = None if direction.keep is None else direction.keep[:, None]
-    return Axis((scale if scale.dim() == 0 else all_gather(scale)).view(1, -1), kept)
+    return Axis(all_gather(scale).view(1, -1) if scale.dim() else scale, kept)
 
 
-def _scale(direction: Direction, matrix: Tensor) -> Tensor:
-    """The scale in the precision of the statistics: 0-d, or [b] where each sample has its own."""
-    if isinstance(direction.scale, Tensor):
-        return precise(direction.scale)
-    return precise(matrix.new_full((), direction.scale))
-
-
-def _loss(direction: Direction, view: View, scale: Tensor, negatives: Negatives) -> Tensor:
+def _loss(direction: Direction, view: View, positive: _Positive, negatives: Negatives) -> Tensor:
     """The mean over samples of weight times per-sample loss: 0-d."""
-    losses = _per_sample(direction, view, scale, negatives)
+    losses = _per_sample(direction, view, positive, negatives)
     if isinstance(direction.bias, Tensor):
         losses = losses + (direction.bias - direction.bias)  # cancels, but a learned one gets its gradient, 0
     if direction.weight is not None:
@@ -155,25 +181,29 @@ def _loss(direction: Direction, view: View, scale: Tensor, negatives: Negatives)
     return mean(losses, direction.over)
 
 
-def _per_sample(direction: Direction, view: View, scale: Tensor, negatives: Negatives) -> Tensor:
+def _per_sample(direction: Direction, view: View, positive: _Positive, negatives: Negatives) -> Tensor:
     """Each sample's p_i r_i - sum_j P_ij A_ij over its candidates: [b]; 0 for a sample without any, or without a target."""
-    positive, keep = view.pair * scale, direction.keep
-    excess, exists = _excess(direction, positive, negatives.log_sum_exp)
-    total, whole, rest = torch.zeros_like(positive), torch.zeros_like(positive), torch.zeros_like(positive)
-    kept = None if keep is None else keep.to(positive.dtype)
-    for position, part in enumerate(direction.target.parts):
-        if part.kind == "paired":
-            loss = excess if keep is None else torch.where(keep, excess, 0.0)
-            expected = Expectation(torch.ones_like(positive) if kept is None else kept, view.pair)
-        else:
-            expected = (view.expected or {}).get(position) or expectation(part, view, keep)
-            loss = expected.mass * (positive + excess) - scale * expected.similarity
-        total = total + part.coefficient * loss
-        if keep is not None:
-            whole, rest = whole + part.coefficient * expected.whole, rest + part.coefficient * expected.mass
+    parts, keep = direction.target.parts, direction.keep
+    excess, exists = _excess(direction, positive.logit, negatives.log_sum_exp)
+    expected = [
+        None if part.kind == "paired" else (view.expected or {}).get(position) or expectation(part, view, keep)
+        for position, part in enumerate(parts)
+    ]
+    of_parts = [_of_part(own, positive, excess, keep) for own in expected]
+    losses = total([times(loss, part.coefficient) for loss, part in zip(of_parts, parts, strict=True)])
     if keep is not None:
-        total = total * renormaliser(whole, rest)
-    return total if exists is None else torch.where(exists, total, 0.0)
+        kept, of_each = keep.to(losses.dtype), list(zip(expected, parts, strict=True))
+        whole = total([part.coefficient * (1.0 if own is None else own.whole) for own, part in of_each])
+        rest = total([part.coefficient * (kept if own is None else own.mass) for own, part in of_each])
+        losses = losses * renormaliser(whole, rest)
+    return losses if exists is None else torch.where(exists, losses, 0.0)
+
+
+def _of_part(expected: Expectation | None, positive: _Positive, excess: Tensor, keep: Tensor | None) -> Tensor:
+    """Each sample's loss for one part of its target, its coefficient apart; None is expected of the pair alone."""
+    if expected is not None:
+        return expected.mass * (positive.logit + excess) - positive.scale * expected.similarity
+    return excess if keep is None else torch.where(keep, excess, 0.0)
 
 
 def _excess(direction: Direction, positive: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor | None]:

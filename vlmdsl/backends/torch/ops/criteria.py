@@ -122,7 +122,8 @@ def mean(values: Tensor, over: Tensor | None = None) -> Tensor:
     """The mean over the samples of all processes, or over those where `over` holds (0 if it holds nowhere): 0-d."""
     values = precise(values)
     if over is None:
-        return all_reduce_sum(values.sum()) / (values.shape[0] * process_count())
+        own = values.mean()
+        return own if process_count() == 1 else all_reduce_sum(own) / process_count()
     total = all_reduce_sum(torch.where(over, values, 0.0).sum())
     count = all_reduce_sum(over.sum().to(values.dtype))
     return total / count.clamp(min=1.0)

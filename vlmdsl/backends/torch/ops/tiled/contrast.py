@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import process_count, process_index
-from vlmdsl.backends.torch.ops.contrast import ContrastResult, Direction, column_axis, pooled, result_of, row_axis
+from vlmdsl.backends.torch.ops.contrast import ContrastResult, Direction, column_axis, pooled, result_of, row_axis, scales_of
 from vlmdsl.backends.torch.ops.expectation import Expectation, Shares, View, shares_of_part
 from vlmdsl.backends.torch.ops.statistics import Negatives, across_processes
 from vlmdsl.backends.torch.ops.tiled.statistics import block_statistics
@@ -24,15 +24,16 @@ def contrast(
     """The region over this process's features x and y [b, D]; it has no second derivative."""
     y, everybody = pooled(y)
     like = _like(x, y)
-    by_row = None if rows is None else row_axis(rows, like)
-    by_column = None if columns is None else column_axis(columns, like)
+    scales = scales_of(rows, columns, like)
+    by_row = None if rows is None else row_axis(rows, scales[0])
+    by_column = None if columns is None else column_axis(columns, scales[1])
     row_shares, column_shares = _shares(rows, like, "rows"), _shares(columns, like, "columns")
     n, row_largest, k, column_largest, row_sums, column_sums = block_statistics(
         x,
         everybody,
-        None if by_row is None else by_row.scale,
+        None if by_row is None else by_row.scale.view(-1, 1),
         None if by_row is None else by_row.kept,
-        None if by_column is None else by_column.scale,
+        None if by_column is None else by_column.scale.view(1, -1),
         None if by_column is None else by_column.kept,
         [part.matrix.detach() for part in row_shares.values()],
         [part.matrix.detach() for part in column_shares.values()],
@@ -47,7 +48,7 @@ def contrast(
         None if rows is None else Negatives(n, row_largest.detach()),
         None if columns is None else across_processes(k, column_largest.detach()),
     )
-    return result_of(views, (rows, columns), negatives)
+    return result_of(views, (rows, columns), scales, negatives)
 
 
 def _like(x: Tensor, y: Tensor) -> Tensor:

@@ -43,8 +43,8 @@ def block_statistics(
     """Of the products of x [b, D] and y [B, D]: for rows and for columns the log-sum-exp and the largest logit of the
     negatives, then the sums of `row_shares` and of `column_shares`, [b, B] each, times the products: [R, b] and [C, B].
 
-    Scales and kept samples are shaped as in `ops/statistics.py`; a direction without a scale gets empty tensors. `first` is
-    the column of the pair of row 0. Shares and kept samples have no gradient.
+    Scales and kept samples are shaped as in `ops/statistics.py`, but numbers [1, 1]; a direction without a scale gets empty
+    tensors. `first` is the column of the pair of row 0. Shares and kept samples have no gradient.
     """
     rows_asked, columns_asked = row_scale is not None, column_scale is not None
     like = precise(x.new_empty(0))
@@ -188,4 +188,4 @@ def _logits(z: Tensor, scale: Tensor, kept: Tensor | None, rows: slice, first: i
 
 
 def _finite(values: Tensor) -> Tensor:
-    return torch.where(values == -torch.inf, 0.0, values)
+    return values.clamp_min(torch.finfo(values.dtype).min)
