@@ -4,12 +4,12 @@
     python benchmarks/loop_overhead.py --batch 128 --steps 100 --compile
 
 `vlmdsl train clip` and the loop below train copies of one model on the same batches, which are loaded before, and take turns
-at every step; each comes first in half of the steps, since the second one finds the batch in the caches. The loop by hand has
-what such loops have: learning rate, loss, gradient, its norm clipped, AdamW, the clamped temperature, a line of log every ten
-steps; its loss is that of `hand_written.py`, compiled where the other is. Measured is CPU time of this process; a ratio is
-the median over steps of that within the step, ours to theirs, with a 95 % bootstrap interval. The weights of both must be the
-same after the first steps, or nothing is reported: each step lets two orders of summation drift further apart. The result is
-printed and written to `benchmarks/results/loop_overhead.json`.
+at every step; each comes first in half of the steps, since the second one finds the batch in the caches. The loop by hand
+has what such loops have: learning rate, loss, gradient, its norm clipped, AdamW, the clamped temperature, a line of log
+every ten steps; its loss is that of `hand_written.py`, compiled where the other is. Measured is CPU time of this process; a
+ratio is the median over steps of that within the step, ours to theirs, with a 95 % bootstrap interval. The weights of both
+must be the same after the first steps, or nothing is reported: each step lets two orders of summation drift further apart.
+The result is printed and written to `benchmarks/results/loop_overhead.json`.
 """
 
 from __future__ import annotations

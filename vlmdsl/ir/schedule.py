@@ -105,11 +105,11 @@ class Apply:
     use: Use
     mode: Mode
     values: tuple[Value, ...]
+    outputs: tuple[Applied, ...] = field(init=False, compare=False, repr=False)
+    """The outputs of the call, in the order of its values."""
 
-    @property
-    def outputs(self) -> tuple[Applied, ...]:
-        """The outputs of the call, in the order of its values."""
-        return tuple(Applied(self.use, value) for value in self.values)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "outputs", tuple(Applied(self.use, value) for value in self.values))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ import torch
 import torch.distributed as dist
 import torch.distributed._functional_collectives  # declares the shapes of the operators below to torch.compile
 from torch import Tensor
-from torch.autograd import Function
 
+from vlmdsl.backends.torch.functions import Function
 from vlmdsl.backends.torch.partners import partners
 from vlmdsl.ir import exchange_counts, whole_blocks
 
@@ -34,12 +34,12 @@ T = TypeVar("T")
 
 def process_count() -> int:
     """The number of processes that share the global batch."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def process_index() -> int:
     """The position of this process among them; its samples are `[index * b, (index + 1) * b)` of the global batch."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
 def gather_objects(local: T) -> list[T]:
@@ -67,7 +67,7 @@ def all_gather(local: Tensor) -> Tensor:
         return _gather(local.to(torch.uint8)).to(torch.bool)
     if not local.is_floating_point():
         return _gather(local)
-    gathered: Tensor = _AllGather.apply(local)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _AllGather.apply(local)
     return gathered
 
 
@@ -75,7 +75,7 @@ def all_reduce_sum(local: Tensor) -> Tensor:
     """The sum of `local` over all processes, the same on every process. Differentiable."""
     if process_count() == 1:
         return local
-    total: Tensor = _AllReduceSum.apply(local)  # type: ignore[no-untyped-call]
+    total: Tensor = _AllReduceSum.apply(local)
     return total
 
 
@@ -100,7 +100,7 @@ def mirrored(local: Tensor, block: int = 0) -> Tensor:
 
     Processes exchange the samples with a partner on another process: all for the whole batch, none if blocks divide it.
     """
-    read: Tensor = _Mirrored.apply(local, block)  # type: ignore[no-untyped-call]
+    read: Tensor = _Mirrored.apply(local, block)
     return read
 
 
@@ -115,7 +115,7 @@ def fetch(local: Tensor, indices: Tensor) -> Tensor:
         return local.index_select(0, indices)
     if local.dtype is torch.bool:
         return fetch(local.to(torch.uint8), indices).to(torch.bool)
-    fetched: Tensor = _Fetch.apply(local, indices)  # type: ignore[no-untyped-call]
+    fetched: Tensor = _Fetch.apply(local, indices)
     return fetched
 
 
@@ -126,7 +126,7 @@ def transposed(local: Tensor) -> Tensor:
         return local.T
     if local.dtype is torch.bool:
         return _transpose(local.to(torch.uint8)).to(torch.bool)
-    turned: Tensor = _Transposed.apply(local)  # type: ignore[no-untyped-call]
+    turned: Tensor = _Transposed.apply(local)
     return turned
 
 

@@ -99,6 +99,8 @@ class LoweredFunction(Generic[R]):
         self.smallest: Form[R] = Form(function(schedules.smallest), schedules.smallest.chunked)
         """The function for the smallest batch."""
         self._forms = {self.smallest.chunked: self.smallest}
+        self._last: tuple[object, Form[R]] = None, self.smallest
+        """What the form for the last inputs was chosen by, and that form: those of the next step are usually alike."""
 
     def __call__(
         self, inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor], state: Mapping[str, StateValue | Table]
@@ -112,7 +114,12 @@ class LoweredFunction(Generic[R]):
         """The function for these inputs."""
         if self._schedules.fixed:
             return self.smallest
-        schedule = self._schedules.of_batch(inputs)
-        if schedule.chunked not in self._forms:
-            self._forms.setdefault(schedule.chunked, Form(self._function(schedule), schedule.chunked))
-        return self._forms[schedule.chunked]
+        facts = [(name, value.shape, value.dtype, value.device) for name, value in inputs.items()], process_count()
+        last_facts, form = self._last
+        if facts != last_facts:
+            schedule = self._schedules.of_batch(inputs)
+            if schedule.chunked not in self._forms:
+                self._forms.setdefault(schedule.chunked, Form(self._function(schedule), schedule.chunked))
+            form = self._forms[schedule.chunked]
+            self._last = facts, form
+        return form

@@ -45,8 +45,8 @@ from vlmdsl.ir import (
     streams,
 )
 from vlmdsl.ir import ramps as ramps_of
-from vlmdsl.ir.schedule import Schedule
-from vlmdsl.planning import AFTER_EPOCH
+from vlmdsl.ir.schedule import Applied, Schedule
+from vlmdsl.planning import AFTER_EPOCH, applied_of
 from vlmdsl.planning.linear import chunked_losses, losses_of_logits
 from vlmdsl.planning.lowering import LoweringRequest
 from vlmdsl.source import SourceMap
@@ -142,6 +142,9 @@ class Objective(ShownInNotebooks, LearnedNumbers):
         self._latex, self._planner = latex, planner
         self.module_outputs: list[ModuleOutput] = module_outputs(program)
         """The outputs of modules that are applied to features."""
+        encoded = [*(stream.encode for stream in self.streams), *(output.node for output in self.module_outputs)]
+        self.outputs: dict[Node, Applied] = {node: applied_of(node) for node in encoded}
+        """What the modules of a step give for each stream and each module that is applied to features, by its node."""
         self.applied: tuple[str, ...] = applied_modules(self.schedule)
         """The names of the modules that are applied to features."""
         self._states = frozenset(node.string("name") for node in states(program))
@@ -153,8 +156,12 @@ class Objective(ShownInNotebooks, LearnedNumbers):
         """The reference samples that this objective retrieves from; see `References.fill`."""
         self._compiled = compiled
         self._functions: dict[frozenset[Node], _Functions] = {}
+        self._levels: dict[int, dict[str, Level]] = {}
+        """The losses at chance for the last number of samples, where they do not depend on the fill of a queue."""
         self._by_sizes: dict[frozenset[tuple[Node, int]], frozenset[Node]] = {}
         whole = losses_of_logits(program)
+        self.predicts = bool(whole)
+        """Whether it has losses of logits over a vocabulary."""
         owners = [stream for stream in self.streams if stream.encode in whole]
         self._products = {stream.input("predicted"): whole[stream.encode] for stream in owners}
         every = [*inputs(program, whole), *module_inputs(program, whole)]
@@ -205,10 +212,11 @@ class Objective(ShownInNotebooks, LearnedNumbers):
         chance = self._chance(first.shape[0] * process_count())
         if self.training:
             self.state.write(after)
+        device = first.device
         return ObjectiveOutput(
-            torch.as_tensor(loss, device=first.device),
-            {name: torch.as_tensor(value, device=first.device) for name, value in terms.items()},
-            {name: torch.as_tensor(value, device=first.device).detach() for name, value in (metrics | chance).items()},
+            _on(device, loss),
+            {name: _on(device, value) for name, value in terms.items()},
+            {name: _on(device, value).detach() for name, value in (metrics | chance).items()},
         )
 
     def before(self, name: str, values: Mapping[str, Tensor], schedule: Schedule | None = None) -> dict[str, Any]:
@@ -351,7 +359,7 @@ class Objective(ShownInNotebooks, LearnedNumbers):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Objective:
         """Parameters and state are copied; what never changes (the program, its functions and their graphs) is shared."""
-        for shared in (self.program, self.schedule, self.passed, self.streams, self.inputs, self._schedules):
+        for shared in (self.program, self.schedule, self.passed, self.streams, self.outputs, self.inputs, self._schedules):
             memo[id(shared)] = shared
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
@@ -365,11 +373,26 @@ class Objective(ShownInNotebooks, LearnedNumbers):
         return {**own, **self.references.read()}
 
     def _chance(self, samples: int) -> dict[str, Level]:
-        # In a caller's graph a tensor: a number would specialise the graph to this size.
-        number = torch.full((), samples, dtype=torch.float32) if torch.compiler.is_compiling() else float(samples)
+        """The loss at chance of each term for which it is known, as a metric."""
         filled = self.state.filled()
-        levels = {f"{term.name}.chance": chance_level(term.node, number, filled) for term in self.program.terms}
+        if torch.compiler.is_compiling():  # in a caller's graph a tensor: a number would specialise the graph to this size
+            return self._levels_of(torch.full((), samples, dtype=torch.float32), filled)
+        levels = None if filled else self._levels.get(samples)
+        if levels is None:
+            levels = self._levels_of(float(samples), filled)
+            self._levels = {} if filled else {samples: levels}
+        return levels
+
+    def _levels_of(self, samples: Level, filled: Mapping[str, Tensor]) -> dict[str, Level]:
+        levels = {f"{term.name}.chance": chance_level(term.node, samples, filled) for term in self.program.terms}
         return {name: level for name, level in levels.items() if level is not None}
+
+
+def _on(device: torch.device, value: Tensor | float) -> Tensor:
+    """The tensor, or the number as one, on that device."""
+    if isinstance(value, Tensor) and value.device == device:
+        return value
+    return torch.as_tensor(value, device=device)
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[object]:

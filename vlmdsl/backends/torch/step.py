@@ -16,7 +16,7 @@ from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.mining import fetches_input
 from vlmdsl.ir.schedule import Applied, Apply, Compute, Linear, Value
 from vlmdsl.ir.uses import PER_SAMPLE
-from vlmdsl.planning import applied_of, linear_of, logits_of, product_of
+from vlmdsl.planning import linear_of, logits_of, product_of
 from vlmdsl.types import FieldType
 
 __all__ = ["Environment", "Loaded", "Modules", "Step"]
@@ -101,7 +101,7 @@ class Step:
     def __call__(self, environment: Environment) -> ObjectiveOutput:
         """Run the step on the `environment`, which holds the values of `schedule.load`; adds outputs and computed values to
         it."""
-        sizes = self.modules.logit_sizes(environment)
+        sizes = self.modules.logit_sizes(environment) if self.objective.predicts else {}
         schedule = self.schedule = self.objective.schedule_for(sizes) if sizes else self.objective.schedule
         features = self.features(environment)
         if self.objective.applied:
@@ -167,10 +167,11 @@ class Step:
 
     def _outputs(self, step: Compute, environment: Environment) -> Iterator[tuple[str, Tensor]]:
         """The outputs of modules that a function takes, by the names of its inputs."""
+        outputs = self.objective.outputs
         for stream in self.objective.streams:
-            yield from _of_stream(stream, step, environment)
-            yield from self._predicted(stream, applied_of(stream.encode), step, environment)
-            applied = applied_of(stream.encode)
+            applied = outputs[stream.encode]
+            yield from _of_stream(stream, applied, step, environment)
+            yield from self._predicted(stream, applied, step, environment)
             if (stream.pixels or stream.dropped or stream.replaced) and applied in step.takes:
                 parts = self.modules.images(applied, environment).items()
                 yield from ((stream.input(part), tensor) for part, tensor in parts if getattr(stream, part))
@@ -179,8 +180,8 @@ class Step:
             if stream.segments and applied in step.takes:
                 yield stream.input("segments"), self.modules.segments(applied, environment)
         for output in self.objective.module_outputs:
-            yield from _of_module(output, step, environment)
-            yield from self._predicted(output, applied_of(output.node), step, environment)
+            yield from _of_module(output, outputs[output.node], step, environment)
+            yield from self._predicted(output, outputs[output.node], step, environment)
             if output.logits and product_of(output.node) in step.takes:
                 yield from self._factors(product_of(output.node), output, environment)
 
@@ -188,8 +189,10 @@ class Step:
         self, owner: Stream | ModuleOutput, states: Applied, step: Compute, environment: Environment
     ) -> Iterator[tuple[str, Tensor]]:
         """What a function takes of tokens that are predicted: logits, or what they are a product of."""
+        if not owner.vocabulary:
+            return
         logits, linear = logits_of(states), linear_of(states)
-        if not owner.vocabulary or not {logits, linear} & {*step.takes}:
+        if not {logits, linear} & {*step.takes}:
             return
         if logits in step.takes:
             tokens: PredictedTokens = environment[logits]
@@ -231,9 +234,8 @@ def _changed(node: Node, loaded: Any, result: Any) -> Loaded:
     return changed
 
 
-def _of_stream(stream: Stream, step: Compute, environment: Environment) -> Iterator[tuple[str, Tensor]]:
+def _of_stream(stream: Stream, applied: Applied, step: Compute, environment: Environment) -> Iterator[tuple[str, Tensor]]:
     """The inputs of a function from one stream, by the names of `ir.inputs`."""
-    applied = applied_of(stream.encode)
     if applied in step.takes:
         output = environment[applied]
         if stream.pooled:
@@ -246,9 +248,10 @@ def _of_stream(stream: Stream, step: Compute, environment: Environment) -> Itera
             yield stream.input("mask"), output.mask
 
 
-def _of_module(output: ModuleOutput, step: Compute, environment: Environment) -> Iterator[tuple[str, Tensor]]:
+def _of_module(
+    output: ModuleOutput, applied: Applied, step: Compute, environment: Environment
+) -> Iterator[tuple[str, Tensor]]:
     """The inputs of a function from a module applied to features, by the names of `ir.module_inputs`."""
-    applied = applied_of(output.node)
     if applied in step.takes:
         features = environment[applied]
         if output.pooled:

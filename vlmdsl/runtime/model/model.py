@@ -93,6 +93,7 @@ class VisionLanguageModel(nn.Module):
         }
         self.readings: list[Reading] = readings(self.streams, self._form, sorted(set(objective.inputs) - features))
         """The values of a batch for modules: each source once per format."""
+        self._ports = {reading.name: {what: port(reading.name, what) for what in _PORTS} for reading in self.readings}
         check_kept_inputs(objective.program, self.readings, self.streams)
         self.predictions.check(objective.schedule.without_logits)
 
@@ -114,8 +115,8 @@ class VisionLanguageModel(nn.Module):
             batch = padded_to(batch, max(gather_numbers(regions)))
         environment: Environment = {}
         for reading in self.readings:
-            names = {what: port(reading.name, what) for what in _PORTS}
-            ports = {what: batch.values[name] for what, name in names.items() if name in batch.values}
+            names = self._ports[reading.name].items()
+            ports = {what: batch.values[name] for what, name in names if name in batch.values}
             environment.setdefault(reading.source, {})[reading.form] = TowerInput(batch.values[reading.name], ports)
         for node in self.objective.schedule.load.values:
             if node not in environment:

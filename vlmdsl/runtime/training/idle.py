@@ -25,8 +25,8 @@ STEPS = 100
 class IdleTerms:
     """Watches the terms of the flows of a stage; each is named once at most.
 
-    Values are compared where they are, and read once per `STEPS` steps, so that no step waits for its losses. They are
-    those of the global batch: all processes name the same terms.
+    Values are kept where they are, and read once per `STEPS` steps, so that no step waits for its losses. They are those of
+    the global batch: all processes name the same terms.
 
     >>> watch = IdleTerms(steps=2)
     >>> [watch.after("", {"a": torch.tensor(0.0), "b": torch.tensor(value)}) for value in (0.0, 1.0)]
@@ -35,19 +35,17 @@ class IdleTerms:
 
     def __init__(self, steps: int = STEPS) -> None:
         self._steps = steps
-        self._active: dict[str, Tensor] = {}
-        self._count: dict[str, int] = {}
+        self._values: dict[str, list[Tensor]] = {}
         self._named: set[tuple[str, str]] = set()
 
     def after(self, flow: str, terms: Mapping[str, Tensor]) -> list[str]:
         """The terms of a flow that were 0 in all of its last steps, this one included; called after each of its steps."""
-        active = torch.stack([term.detach() for term in terms.values()]) != 0
-        self._active[flow] = active if flow not in self._active else self._active[flow] | active
-        self._count[flow] = self._count.get(flow, 0) + 1
-        if self._count[flow] < self._steps:
+        values = self._values.setdefault(flow, [])
+        values += [term.detach() for term in terms.values()]
+        if len(values) < self._steps * len(terms):
             return []
-        idle = [name for name, active in zip(terms, self._active.pop(flow).tolist(), strict=True) if not active]
-        self._count[flow] = 0
+        active = torch.stack(self._values.pop(flow)).view(self._steps, len(terms)).any(dim=0)
+        idle = [name for name, active_once in zip(terms, active.tolist(), strict=True) if not active_once]
         new = [name for name in idle if (flow, name) not in self._named]
         self._named |= {(flow, name) for name in new}
         return new

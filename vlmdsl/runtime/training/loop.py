@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -133,7 +134,7 @@ def train_steps(
             norms = parallel.term_norms(batch, step)
         output = parallel(batch, step)
         norm = parallel.backward(output.loss)
-        finite = bool(torch.isfinite(output.loss.detach() + norm))
+        finite = math.isfinite((output.loss.detach() + norm).item())
         if not scale.goes_on(output.loss, finite=finite):
             facts = evidence(model, batch, output, norm, step=done, seed=train.seed)
             raise not_finite(output, done, callbacks.not_finite(facts))

@@ -171,9 +171,10 @@ def where(condition: Tensor, x: Number, y: Number) -> Tensor:
 
 
 def _apply(function: TensorFunction, *operands: Value) -> Value:
-    if any(isinstance(operand, Target) for operand in operands):
+    kinds = {*map(type, operands)}
+    if Target in kinds:
         return _apply_to_targets(function, operands)
-    if any(isinstance(operand, Similarities) for operand in operands):
+    if Similarities in kinds:
         return _apply_to_similarities(function, operands)
     return function(*_tensors([operand for operand in operands if isinstance(operand, float | Tensor)]))
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+
+from vlmdsl.backends.torch.functions import Function
 
 __all__ = ["float16_tile", "float32_product", "product", "rounded", "wide_product"]
 
@@ -27,7 +28,7 @@ def product(x: Tensor, y: Tensor) -> Tensor:
     x, y = x.to(dtype), y.to(dtype)
     if dtype is not torch.float16:
         return x @ y.T
-    similarity: Tensor = _Float16Product.apply(x, y.T)  # type: ignore[no-untyped-call]
+    similarity: Tensor = _Float16Product.apply(x, y.T)
     return similarity
 
 

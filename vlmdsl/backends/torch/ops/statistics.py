@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from vlmdsl.backends.torch.collectives import all_reduce_max, all_reduce_sum, own_slice, process_count, process_index
+from vlmdsl.backends.torch.functions import Function
 from vlmdsl.backends.torch.ops.targets import pair_positions
 from vlmdsl.backends.torch.values import precise
 
@@ -46,22 +46,20 @@ class Negatives(NamedTuple):
 
 def row_negatives(matrix: Tensor, rows: Axis) -> Negatives:
     """The negatives of each row of [b, B]: [b]."""
-    log_sum_exp, largest = _RowStatistics.apply(matrix, rows.scale, rows.kept)  # type: ignore[no-untyped-call]
+    log_sum_exp, largest = _RowStatistics.apply(matrix, rows.scale, rows.kept)
     return Negatives(log_sum_exp, largest.detach())
 
 
 def column_negatives(matrix: Tensor, columns: Axis) -> Negatives:
     """The negatives of this process's columns, over the rows of all processes: [b]."""
-    log_sum_exp, largest = _ColumnStatistics.apply(matrix, columns.scale, columns.kept)  # type: ignore[no-untyped-call]
+    log_sum_exp, largest = _ColumnStatistics.apply(matrix, columns.scale, columns.kept)
     return across_processes(log_sum_exp, largest.detach())
 
 
 def negatives_of_both(matrix: Tensor, rows: Axis, columns: Axis) -> tuple[Negatives, Negatives]:
     """Both of the above from one matrix, whose gradient is made in one sweep; the axes may have one scale."""
     column_scale = None if columns.scale is rows.scale else columns.scale
-    n, row_largest, k, column_largest = _BothStatistics.apply(  # type: ignore[no-untyped-call]
-        matrix, rows.scale, rows.kept, column_scale, columns.kept
-    )
+    n, row_largest, k, column_largest = _BothStatistics.apply(matrix, rows.scale, rows.kept, column_scale, columns.kept)
     return Negatives(n, row_largest.detach()), across_processes(k, column_largest.detach())
 
 
