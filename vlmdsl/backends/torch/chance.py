@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from vlmdsl.ir import Contrast, Direction, Node, walk
+from vlmdsl.ir import Contrast, Direction, Node, Program, walk
 from vlmdsl.ir.operation import Operation
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.matrices import (
@@ -27,10 +27,35 @@ from vlmdsl.ir.operations.state import MEMORY
 from vlmdsl.ir.operations.targets import PAIRED
 from vlmdsl.types import ScoreType, SimType, holds_memory
 
-__all__ = ["Level", "chance_level"]
+__all__ = ["ChanceLevels", "Level", "chance_level"]
 
 Level = float | Tensor
 """A number, 0-d if it depends on the fill of a queue."""
+
+
+class ChanceLevels:
+    """The losses at chance of the terms of a program, as metrics: of those for which they are known."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._last: dict[int, dict[str, Level]] = {}
+        """Those of the last number of samples, where they do not depend on the fill of a queue."""
+
+    def __call__(self, samples: int, filled: Mapping[str, Tensor]) -> dict[str, Level]:
+        """The levels for a global batch of `samples`; `filled` as for `chance_level`."""
+        if torch.compiler.is_compiling():  # in a caller's graph a tensor: a number would specialise the graph to this size
+            return self._levels(torch.full((), samples, dtype=torch.float32), filled)
+        if filled:
+            return self._levels(float(samples), filled)
+        levels = self._last.get(samples)
+        if levels is None:
+            levels = self._levels(float(samples), filled)
+            self._last = {samples: levels}
+        return levels
+
+    def _levels(self, samples: Level, filled: Mapping[str, Tensor]) -> dict[str, Level]:
+        levels = {f"{term.name}.chance": chance_level(term.node, samples, filled) for term in self._program.terms}
+        return {name: level for name, level in levels.items() if level is not None}
 
 
 def chance_level(node: Node, samples: Level, filled: Mapping[str, Tensor]) -> Level | None:

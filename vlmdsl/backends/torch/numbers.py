@@ -1,4 +1,4 @@
-"""Numbers and buffers of modules: names, precision, and tensors that outlive a gradient mode."""
+"""Numbers and buffers of modules: names, precision, devices, and tensors that outlive a gradient mode."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-__all__ = ["free_attribute", "keep_precision", "lasting", "outside_inference_mode", "start_tensor"]
+__all__ = ["free_attribute", "keep_precision", "lasting", "on_device", "outside_inference_mode", "start_tensor"]
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -51,3 +51,10 @@ def lasting(value: Tensor) -> Tensor:
 def outside_inference_mode() -> AbstractContextManager[object]:
     """For tensors that are made now and used later: not as inference tensors, whatever mode this is."""
     return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+
+
+def on_device(value: Tensor | float, device: torch.device) -> Tensor:
+    """The tensor, or the number as one, on that device."""
+    if isinstance(value, Tensor) and value.device == device:
+        return value
+    return torch.as_tensor(value, device=device)

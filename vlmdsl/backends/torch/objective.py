@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vlmdsl.backends.torch.agreement import check_agreement
 from vlmdsl.backends.torch.allowed import allowed_tree
-from vlmdsl.backends.torch.chance import Level, chance_level
+from vlmdsl.backends.torch.chance import ChanceLevels
 from vlmdsl.backends.torch.collectives import process_count
 from vlmdsl.backends.torch.compiled import CompiledFunction, Emitted, Result
 from vlmdsl.backends.torch.emit import emit, emit_value
@@ -25,6 +25,7 @@ from vlmdsl.backends.torch.learned import LearnedNumbers
 from vlmdsl.backends.torch.lowered import LoweredFunction, Schedules
 from vlmdsl.backends.torch.naming import passed_names
 from vlmdsl.backends.torch.notebooks import ShownInNotebooks
+from vlmdsl.backends.torch.numbers import on_device
 from vlmdsl.backends.torch.passing import passed_axes
 from vlmdsl.backends.torch.plugins import try_plugins
 from vlmdsl.backends.torch.references import References
@@ -118,7 +119,7 @@ class Objective(ShownInNotebooks, LearnedNumbers):
     ) -> None:
         super().__init__()
         try_plugins(program)
-        self.program = program
+        self.program, self._chance = program, ChanceLevels(program)
         self._request = LoweringRequest.of(lowering)
         losses = losses_of_logits(program)
         chunked = chunked_losses(program, {}, self._request)
@@ -156,15 +157,12 @@ class Objective(ShownInNotebooks, LearnedNumbers):
         """The reference samples that this objective retrieves from; see `References.fill`."""
         self._compiled = compiled
         self._functions: dict[frozenset[Node], _Functions] = {}
-        self._levels: dict[int, dict[str, Level]] = {}
-        """The losses at chance for the last number of samples, where they do not depend on the fill of a queue."""
         self._by_sizes: dict[frozenset[tuple[Node, int]], frozenset[Node]] = {}
-        whole = losses_of_logits(program)
-        self.predicts = bool(whole)
+        self.predicts = bool(losses)
         """Whether it has losses of logits over a vocabulary."""
-        owners = [stream for stream in self.streams if stream.encode in whole]
-        self._products = {stream.input("predicted"): whole[stream.encode] for stream in owners}
-        every = [*inputs(program, whole), *module_inputs(program, whole)]
+        owners = [stream for stream in self.streams if stream.encode in losses]
+        self._products = {stream.input("predicted"): losses[stream.encode] for stream in owners}
+        every = [*inputs(program, losses), *module_inputs(program, losses)]
         self._weights = {spec.name for spec in every if spec.axes[:1] == ("V",)}
         self._functions_of(self.schedule.chunked_losses)  # whose source is now held to what is allowed
         self.register_numbers(program)  # last, so that existing attributes of the module keep their names
@@ -209,14 +207,14 @@ class Objective(ShownInNotebooks, LearnedNumbers):
         last = self._functions_of((schedule or self.schedule).chunked_losses).last
         with _without_autocast(first.device):
             loss, terms, metrics, after = last(features, self.learned(), self._held())
-        chance = self._chance(first.shape[0] * process_count())
+        chance = self._chance(first.shape[0] * process_count(), self.state.filled())
         if self.training:
             self.state.write(after)
         device = first.device
         return ObjectiveOutput(
-            _on(device, loss),
-            {name: _on(device, value) for name, value in terms.items()},
-            {name: _on(device, value).detach() for name, value in (metrics | chance).items()},
+            on_device(loss, device),
+            {name: on_device(value, device) for name, value in terms.items()},
+            {name: on_device(value, device).detach() for name, value in (metrics | chance).items()},
         )
 
     def before(self, name: str, values: Mapping[str, Tensor], schedule: Schedule | None = None) -> dict[str, Any]:
@@ -371,28 +369,6 @@ class Objective(ShownInNotebooks, LearnedNumbers):
         """State and reference set, by the names that emitted source reads."""
         own = {name: value for name, value in self.state.read().items() if name in self._states}
         return {**own, **self.references.read()}
-
-    def _chance(self, samples: int) -> dict[str, Level]:
-        """The loss at chance of each term for which it is known, as a metric."""
-        filled = self.state.filled()
-        if torch.compiler.is_compiling():  # in a caller's graph a tensor: a number would specialise the graph to this size
-            return self._levels_of(torch.full((), samples, dtype=torch.float32), filled)
-        levels = None if filled else self._levels.get(samples)
-        if levels is None:
-            levels = self._levels_of(float(samples), filled)
-            self._levels = {} if filled else {samples: levels}
-        return levels
-
-    def _levels_of(self, samples: Level, filled: Mapping[str, Tensor]) -> dict[str, Level]:
-        levels = {f"{term.name}.chance": chance_level(term.node, samples, filled) for term in self.program.terms}
-        return {name: level for name, level in levels.items() if level is not None}
-
-
-def _on(device: torch.device, value: Tensor | float) -> Tensor:
-    """The tensor, or the number as one, on that device."""
-    if isinstance(value, Tensor) and value.device == device:
-        return value
-    return torch.as_tensor(value, device=device)
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
