@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._library.custom_ops import OPDEFS
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -16,7 +17,7 @@ __all__ = ["ANOTHER_DEVICE", "DeviceError", "another_device"]
 
 ANOTHER_DEVICE = torch.device("meta")
 """Its name: the one device besides the CPU whose gradients torch computes without a driver."""
-_MOVES = frozenset({"_to_copy", "copy_"})
+_MOVES = frozenset({"_to_copy", "copy_", "to"})
 _INDEXING = frozenset({"index", "index_put", "index_put_", "_index_put_impl_"})
 """What a GPU indexes by indices of the CPU, too."""
 _FROM_NUMBERS = (torch.tensor, torch.as_tensor, torch.asarray)
@@ -45,7 +46,11 @@ class _There(Tensor):
 
 
 def _run(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """An operation on what its tensors hold; its result is on their device, or on the one that it names."""
+    """An operation on what its tensors hold; its result is on their device, or on the one that it names. An operator of this
+    package is the operations of its own code."""
+    if operation.namespace == "vlmdsl":
+        with _Operations():
+            return OPDEFS[operation._schema.name]._init_fn(*args, **kwargs)
     leaves = tree_leaves((args, dict(kwargs)))
     there = [leaf for leaf in leaves if isinstance(leaf, _There)]
     here = [leaf for leaf in leaves if isinstance(leaf, Tensor) and not isinstance(leaf, _There)]
@@ -61,11 +66,11 @@ def _run(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     result = operation(*tree_map(_held, args), **tree_map(_held, dict(moved)))
     if name == "_local_scalar_dense":
         return result
-    same = {id(_held(tensor)): tensor for tensor in (*there, *here)}  # of operations in place
+    same = {id(_held(tensor)): tensor for tensor in there}  # of operations in place
 
     def placed(value: object) -> object:
         if not isinstance(value, Tensor) or not result_is_there:
-            return same.get(id(value), value)
+            return value
         return same[id(value)] if id(value) in same else _There(value)
 
     return tree_map(placed, result)
