@@ -18,6 +18,7 @@ from vlmdsl.api.data import convert_data
 from vlmdsl.api.encode import encode
 from vlmdsl.api.export import export
 from vlmdsl.api.report import report
+from vlmdsl.api.search import search
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.runtime.files import seal, writing
 from vlmdsl.runtime.training.run_folder import RunFolder
@@ -64,6 +65,30 @@ def test_a_folder_that_is_not_a_run(use: Callable[[Path], object], tmp_path: Pat
 def test_a_class_that_is_named_twice(run: Path) -> None:
     fault = problem(lambda: classify(run, "shapes:samples=2", ["dog", "cat", " dog"]))
     assert (fault.code, "`dog` is named before" in fault.message) == ("V0860", True)
+
+
+@pytest.mark.parametrize("templates", [["a photo"], ["a {} and {}"], ["{}", "two"]], ids=["none", "two", "second"])
+def test_a_template_has_one_place_for_the_class(templates: list[str], run: Path) -> None:
+    fault = problem(lambda: vlmdsl.load(run).classify(PICTURE, ["dog", "cat"], templates=templates))
+    assert (fault.code, "does not have one {}" in fault.message) == ("V0860", True)
+
+
+def test_a_text_that_is_not_unicode(run: Path) -> None:
+    for texts in (["a", "b\udcff"], "\ud800"):
+        fault = problem(lambda texts=texts: vlmdsl.load(run).encode_text(texts))  # type: ignore[misc]
+        assert (fault.code, "not valid Unicode" in fault.message) == ("V0860", True)
+
+
+def test_pictures_that_are_all_damaged(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_text("no picture")
+    data = str(tmp_path / "pictures")
+    for use in (
+        lambda: classify(run, data, ["dog", "cat"]),
+        lambda: search(run, data, "a dog"),
+        lambda: encode(run, data, out=tmp_path / "features.npy"),
+    ):
+        assert problem(use).code == "V0820"
 
 
 def test_what_a_recipe_does_not_train(run: Path) -> None:

@@ -12,7 +12,7 @@ from vlmdsl.api.load import load
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.evaluation import ClassNamesUnusable
 from vlmdsl.diagnostics.cells import displayed
-from vlmdsl.schema.class_names import named_classes
+from vlmdsl.schema.class_names import HOW_TO_NAME, named_classes
 from vlmdsl.source import Span
 from vlmdsl.source.regular_files import BadFile
 
@@ -57,7 +57,8 @@ def classify(
     """The probability of every class for every picture of a folder, or of other data.
 
     Pictures that cannot be read are skipped and named. Raises `DiagnosticError` as `load` does, V0861 where the recipe
-    compares no images with texts, and those of data that cannot be opened.
+    compares no images with texts, V0860 for classes or templates that cannot be used, V0820 where no picture can be read,
+    and those of data that cannot be opened.
 
     Args:
         run: the run folder.
@@ -92,4 +93,5 @@ def _named(text: str) -> tuple[str, ...]:
         return named_classes(text)
     except BadFile as fault:
         place = Span("<command line>", 0, 0)
-        raise DiagnosticError((ClassNamesUnusable.at(place, classes=text, reason=fault.reason),)) from fault
+        unusable = ClassNamesUnusable.at(place, classes=text, reason=fault.reason, help=(HOW_TO_NAME,))
+        raise DiagnosticError((unusable,)) from fault

@@ -28,6 +28,7 @@ from vlmdsl.source import Span
 
 __all__ = ["Comparison", "Contender", "compare"]
 
+_MOST_SEEDS = 1000
 _WITHOUT_EFFECT = ("workers", "checkpoint_every", "keep", "log_every", "term_gradients_every")
 """Settings that change how a run is logged and saved, not its results."""
 
@@ -73,8 +74,8 @@ def compare(
     (('clip', 'align'), 2, None)
     """
     _check_alone()
-    if seeds < 1 or not recipes:
-        raise ValueError("a comparison needs a recipe and a seed")
+    if not 1 <= seeds <= _MOST_SEEDS or not recipes:
+        raise ValueError(f"a comparison needs a recipe, and from 1 to {_MOST_SEEDS} seeds")
     flags = settings_of_call(data, val, map, settings, steps, device)
     sides, resolved = _checked(recipes, lambda parts: load_settings(config, overrides, flags, parts))
     names = tuple(side.name for side in sides)

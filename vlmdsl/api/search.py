@@ -50,7 +50,8 @@ def search(
     """The pictures that are most similar to a text, as the recipe compares images with texts.
 
     Pictures that cannot be read are skipped and named. Raises `DiagnosticError` as `load` does, V0861 where the recipe
-    compares no images with texts, V0860 for an empty query, and those of data that cannot be opened.
+    compares no images with texts, V0860 for an empty query, V0820 where no picture can be read, and those of data that
+    cannot be opened.
 
     Args:
         run: the run folder.

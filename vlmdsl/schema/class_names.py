@@ -11,7 +11,9 @@ from pydantic_core import PydanticCustomError
 
 from vlmdsl.source.regular_files import BadFile, lines_of, read_text
 
-__all__ = ["CLASSES_UNUSABLE", "ClassNames", "named_classes"]
+__all__ = ["CLASSES_UNUSABLE", "HOW_TO_NAME", "ClassNames", "named_classes"]
+
+HOW_TO_NAME = "name classes with commas between, `dog,cat`, or a file with one name per line"
 
 CLASSES_UNUSABLE = "classes_unusable"
 """The type of the error of a setting whose text does not name classes."""

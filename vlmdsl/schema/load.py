@@ -18,7 +18,7 @@ from vlmdsl.diagnostics.catalog.configuration import (
     UnknownSetting,
 )
 from vlmdsl.diagnostics.catalog.evaluation import ClassNamesUnusable
-from vlmdsl.schema.class_names import CLASSES_UNUSABLE
+from vlmdsl.schema.class_names import CLASSES_UNUSABLE, HOW_TO_NAME
 from vlmdsl.schema.moved import MOVED, moved_name, moved_section
 from vlmdsl.schema.parts import Parts, unknown_parts
 from vlmdsl.schema.run import FlowConfig, RunConfig, StageConfig
@@ -196,7 +196,7 @@ def _diagnostic(details: ErrorDetails, layers: _Layers) -> Diagnostic:
     if details["type"] == "extra_forbidden":
         return _unknown(name, location, key)
     if details["type"] == CLASSES_UNUSABLE:
-        return ClassNamesUnusable.at(value, classes=str(details["input"]), reason=_problem(details))
+        return ClassNamesUnusable.at(value, classes=str(details["input"]), reason=_problem(details), help=(HOW_TO_NAME,))
     description = _description(location)
     notes = (f"`{_dotted(location[:2])}`: {description}",) if description else ()
     return BadSetting.at(value, f"got {_shown(details['input'])}", name=name, problem=_problem(details), notes=notes)

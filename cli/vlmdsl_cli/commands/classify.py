@@ -40,8 +40,6 @@ def command(
     """Print the likeliest class of every picture in FOLDER, or of other data, by the model of RUN_DIR."""
     from vlmdsl.api.classify import classify  # `classify --help` does not wait for it
 
-    if any(template.count("{}") != 1 for template in templates):
-        raise click.UsageError("a --template has one {} for the name of a class: --template 'a photo of a {}'")
     result = classify(run_folder, pictures, classes, templates=templates, map=pairs(columns, "--map"), device=device)
     if as_json:
         json_data(result.to_json())

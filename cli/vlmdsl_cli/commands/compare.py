@@ -21,7 +21,7 @@ __all__ = ["command"]
 @click.command("compare")
 @click.argument("subjects", metavar="[RECIPE]...", nargs=-1)
 @click.option("-e", "expressions", metavar="EXPRESSION", multiple=True, help="Also compare this expression; repeatable.")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Number of seeds per recipe.")
+@click.option("--seeds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Number of seeds per recipe.")
 @run_arguments
 @click.option(
     "--param",

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.trained import FeaturesOfOthers
-from vlmdsl.runtime.data import Skipped, Source, fingerprint, too_few_usable
+from vlmdsl.runtime.data import Source, fingerprint
 from vlmdsl.runtime.data.formats.columns import load_pyarrow
 from vlmdsl.runtime.files import write_atomically, writing
 from vlmdsl.runtime.trained.collections import EncodedData, Kind
@@ -79,9 +79,7 @@ def write_embeddings(
                 rows.flush()
                 done = _Progress(identity=identity, batches=batches, skipped=skipped())
                 write_atomically(progress_file, done.model_dump_json())
-        if rows is None:
-            bad = [Skipped(key, reason) for key, reason in skipped().items()]
-            raise DiagnosticError((too_few_usable(source.name, len(bad), 0, 1, bad),))
+        assert rows is not None
         rows[filled:] = np.nan
         rows.flush()
         write_atomically(source_file, json.dumps({"identity": identity}))

@@ -40,6 +40,7 @@ from vlmdsl.runtime.trained.pictures import (
     decoded,
     listed_classes,
     listed_images,
+    listed_templates,
     listed_texts,
 )
 from vlmdsl.runtime.values import ImageBatch, ImageFormat, Value, count, take, to
@@ -110,7 +111,8 @@ class TrainedModel:
         """The probability of every class for every image, `[n, classes]`: the softmax of the image's similarities to the
         classes over the recipe's temperature, if it has one. V0861 for a recipe of images alone.
 
-        Each of the `templates` has one `{}` for the name of a class; the features of a class's prompts are averaged.
+        Each of the `templates` has one `{}` for the name of a class, else V0860; the features of a class's prompts are
+        averaged.
         """
         classifier = self.classifier(classes, templates)
         return classifier(self.image_features(images))
@@ -120,7 +122,7 @@ class TrainedModel:
     ) -> Callable[[EncodedFeatures], Tensor]:
         """`classify` as a function of `image_features`, which encodes the classes once."""
         comparison, temperature = self._comparison(), self.temperature
-        prompts = ClassPrompts(listed_classes(classes), self._tokenize(), tuple(templates))
+        prompts = ClassPrompts(listed_classes(classes), self._tokenize(), listed_templates(templates))
         words = self.text_features(prompts.texts())
 
         def probabilities(images: EncodedFeatures) -> Tensor:

@@ -17,7 +17,10 @@ from vlmdsl.runtime.data.images import decode_image
 from vlmdsl.runtime.values import BadSample
 from vlmdsl.source import Span
 
-__all__ = ["Images", "Picture", "Texts", "checked_boxes", "decoded", "listed_classes", "listed_images", "listed_texts"]
+__all__ = [
+    "Images", "Picture", "Texts", "checked_boxes", "decoded", "listed_classes", "listed_images", "listed_templates",
+    "listed_texts",
+]  # fmt: skip
 
 Picture: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Tensor
 """One image: a path, an encoded file, a Pillow image, `uint8 [H, W, 3]`, or a tensor `[3, H, W]`."""
@@ -56,6 +59,19 @@ def listed_classes(classes: Sequence[str]) -> tuple[str, ...]:
     if faults:
         raise _unusable("classes", len(names), faults)
     return tuple(names)
+
+
+def listed_templates(templates: Sequence[str]) -> tuple[str, ...]:
+    """Prompts; V0860 unless each has one `{}` for the name of a class."""
+    several = listed_texts(templates)
+    faults = {
+        f"number {place + 1}": "it does not have one {} for the name of a class"
+        for place, template in enumerate(several)
+        if template.count("{}") != 1
+    }
+    if faults:
+        raise _unusable("templates", len(several), faults)
+    return tuple(several)
 
 
 def decoded(images: Sequence[Picture]) -> list[np.ndarray]:
@@ -109,6 +125,8 @@ def _of_tensor(image: Tensor) -> np.ndarray:
 def _fault(text: object) -> str:
     if not isinstance(text, str):
         return f"it is of type {type(text).__name__}"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return "it is not valid Unicode"
     return "" if text.strip() else "it is empty"
 
 
