@@ -138,7 +138,8 @@ def _overfit(recipe: str, scale: Scale, steps: int, start: Mapping[str, object])
         passed &= loss["last"] < loss["highest"]  # a queue that fills makes the task harder at first
         why = f" ({scale.aim})" if scale.aim else ""
         words.append(f"loss at most {loss['highest']:.3f}, in the end {loss['last']:.3f}{why}")
-    statement = f"{PAIRS} fixed pairs, {steps} steps{_after(scale)}: {'; '.join(words)}."
+    of = "" if scale.pairs == Scale.pairs or scale.pairs.startswith(scale.scenes) else f" of `{scale.pairs}`"
+    statement = f"{PAIRS} fixed pairs{of}, {steps} steps{_after(scale)}: {'; '.join(words)}."
     statement += "".join(f" The {kind} are reported only: {why}." for kind, why in scale.not_by_heart.items())
     results = {name: values for name, values in (("accuracy", apart), ("measures", by_heart)) if values}
     return {"passed": passed, **results, "loss": loss, "statement": statement}
