@@ -107,7 +107,7 @@ SCALES_OF_WRITING = {
             **CAPTIONS,
             "pair_columns": {"target": "caption"},
             "columns": {"target": "caption", "prompt": "template(source)"},
-            "steps": {"overfit": 20, "learns": 300},
+            "steps": {"overfit": 25, "learns": 300},
         },
         stages={"language": 600, "all": 300},
         before=(Before("cappa", 700),),
