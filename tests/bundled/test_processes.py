@@ -16,6 +16,7 @@ from torch import Tensor
 
 import vlmdsl
 from bundled.objectives import OBJECTIVES
+from bundled.recombined import RECOMBINED
 from bundled.runs import (
     ALBEF_CORE,
     DATA,
@@ -36,7 +37,7 @@ from vlmdsl.testing.distributed import run_processes
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 STEPS = 2
-RUNS = {**OBJECTIVES, "fusion": ALBEF_CORE, "contexts": DROPPED_CONTEXT, "kept": PER_SAMPLE}
+RUNS = {**OBJECTIVES, "fusion": ALBEF_CORE, "contexts": DROPPED_CONTEXT, "kept": PER_SAMPLE, **RECOMBINED}
 IN_CHUNKS = ("declip", "moco_v3", "fusion", "kept", "fiber.coarse", "blip")
 """Those that run in micro-batches too: queues, teachers, batch statistics of heads, fusion, numbers kept per sample,
 inputs kept in a queue, modules that share weights."""

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from vlmdsl.ir import Module, Node, Use
 from vlmdsl.ir.operations.detection import ATSS
+from vlmdsl.primitives.correspondence import check_numbers, check_patches
 from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, GivenName, Parameters, Primitive, Subject
@@ -16,6 +17,7 @@ from vlmdsl.primitives.values import Value
 from vlmdsl.source.limits import MAXIMUM_LAYERS, MAXIMUM_WIDTH
 from vlmdsl.types import AlignmentType, TokensType
 
+PATCHES = "the patches of an image, or numbers of each"
 _BOXES = Subject("boxes", ("Boxes",), "the boxes of the image")
 _DETECTED = (
     "recipe detected(image: Image, boxes: Boxes, phrases: Phrases)\nlet points = vision(image).tokens\n"
@@ -75,13 +77,8 @@ def _atss(builder: Builder, subjects: Mapping[str, Value], parameters: Parameter
     points, boxes = builder.tokens(subjects["points"], "points", "atss"), subjects["boxes"]
     assert isinstance(boxes, Node)
     assert isinstance(parameters, AtssParameters)
-    _check_patches(builder, points, "points", "atss")
+    check_patches(builder, points, "points", "atss", PATCHES)
     return builder.add("atss", builder.add("stop", points), boxes, topk=parameters.topk, scale=float(parameters.scale))
-
-
-def _check_patches(builder: Builder, tokens: Node, argument: str, function: str) -> None:
-    if not (isinstance(tokens.type, TokensType) and tokens.type.tokens == "P"):
-        raise wrong_type(builder, argument, function, tokens, "the patches of an image, or numbers of each")
 
 
 register(
@@ -103,12 +100,13 @@ register(
 )
 
 
-def _of_points(operation: str) -> Callable[[Builder, Mapping[str, Value], Parameters], Value]:
+def _of_points(operation: str, count: int) -> Callable[[Builder, Mapping[str, Value], Parameters], Value]:
     def meaning(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
         numbers, boxes, at = builder.tokens(subjects["predicted"], "predicted", operation), subjects["boxes"], subjects["at"]
         assert isinstance(boxes, Node)
         assert isinstance(at, Node)
-        _check_patches(builder, numbers, "predicted", operation)
+        check_patches(builder, numbers, "predicted", operation, PATCHES)
+        check_numbers(builder, numbers, count, "predicted", operation)
         if at.operation is not ATSS or at.inputs[1] is not boxes:
             help = ("name it, `let at = atss(points, boxes)`, with the same boxes",)
             raise bad_value(builder, "at", operation, "it does not say which of these boxes each patch is for", *help)
@@ -127,7 +125,7 @@ register(
             "patches; a mean over the positives of the global batch, 0 without any. Four numbers per patch are offsets of "
             "the centre and logarithms of the size, relative to its anchor."
         ),
-        meaning=_of_points("giou"),
+        meaning=_of_points("giou", 4),
         subjects=(Subject("predicted", ("Tokens",), "four numbers per patch, `token_head(points, out=4)`"), _BOXES, _AT),
         laws=("permutation", "non_negative"),
         formula=r"\frac{\sum_{i,p} c_{ip} (1 - \mathrm{GIoU}(\hat{b}_{ip}, b_{i a_{ip}}))}{\sum_{i,p} c_{ip}}",
@@ -143,7 +141,7 @@ register(
             "The binary cross-entropy of a number per patch with how central the patch is in its box (FCOS), divided by the "
             "positives of the global batch, at least 1."
         ),
-        meaning=_of_points("centreness"),
+        meaning=_of_points("centreness", 1),
         subjects=(Subject("predicted", ("Tokens",), "a number per patch, `token_head(points, out=1)`"), _BOXES, _AT),
         laws=("permutation", "non_negative"),
         formula=r"\frac{1}{N_+} \sum_{i,p} \mathrm{BCE}(z_{ip}, c_{ip})",
@@ -159,6 +157,7 @@ def _word_bias(builder: Builder, subjects: Mapping[str, Value], parameters: Para
     assert isinstance(logits.type, AlignmentType)
     if not (isinstance(numbers.type, TokensType) and numbers.type.tokens == logits.type.words):
         raise wrong_type(builder, "numbers", "word_bias", numbers, "a number per word of the logits")
+    check_numbers(builder, numbers, 1, "numbers", "word_bias")
     return builder.add("word_bias", logits, numbers)
 
 
@@ -194,7 +193,8 @@ class AroundParameters(Parameters):
 def _around_patches(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     numbers = builder.tokens(subjects["numbers"], "numbers", "around_patches")
     assert isinstance(parameters, AroundParameters)
-    _check_patches(builder, numbers, "numbers", "around_patches")
+    check_patches(builder, numbers, "numbers", "around_patches", PATCHES)
+    check_numbers(builder, numbers, 4, "numbers", "around_patches")
     return builder.add("around_patches", numbers, size=float(parameters.size))
 
 

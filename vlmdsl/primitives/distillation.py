@@ -11,7 +11,7 @@ from vlmdsl.ir.operations.encoding import source_of
 from vlmdsl.ir.operations.modules import APPLY, patches_of, use_of
 from vlmdsl.ir.operations.scalars import STOP
 from vlmdsl.primitives.faults import bad_value, wrong_type
-from vlmdsl.primitives.patch_masks import mask_of_patches, without_masks
+from vlmdsl.primitives.patch_masks import check_all_patches, mask_of_patches, without_masks
 from vlmdsl.primitives.prediction import AT, logits_of_tokens, which_tokens
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
@@ -51,6 +51,8 @@ def _distill_patches(
     teacher = value.inputs[0] if isinstance(value, Node) and value.operation is STOP else value
     if not isinstance(teacher, Node) or teacher.operation is not APPLY or not isinstance(teacher.type, LogitsType):
         raise wrong_type(builder, "teacher", "distill", value, "logits of patches, `linear(teacher(image), size=...)`")
+    for argument, logits in (("logits", own), ("teacher", teacher)):
+        check_all_patches(builder, logits, argument, "distill")
     sizes = [getattr(use_of(logits).module.settings, "size", 0) for logits in (own, teacher)]
     if sizes[0] != sizes[1]:
         reason = f"there are logits of {sizes[0]} entries, and the teacher's are of {sizes[1]}"

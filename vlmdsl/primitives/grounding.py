@@ -8,13 +8,12 @@ from typing import Literal
 from pydantic import Field
 
 from vlmdsl.ir import Node
-from vlmdsl.ir.operations.encoding import ENCODE
-from vlmdsl.ir.operations.views import FIELD
-from vlmdsl.primitives.faults import bad_value, wrong_type
+from vlmdsl.primitives.correspondence import check_patches, check_regions, check_words
+from vlmdsl.primitives.faults import wrong_type
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Meaning, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
-from vlmdsl.types import TableType, TokensType
+from vlmdsl.types import TableType
 
 _BOXES = Subject("boxes", ("Boxes",), "the boxes of the regions")
 
@@ -30,14 +29,7 @@ def _regions(builder: Builder, subjects: Mapping[str, Value], parameters: Parame
     patches, boxes = builder.tokens(subjects["image"], "image", "regions"), subjects["boxes"]
     assert isinstance(boxes, Node)
     assert isinstance(parameters, RegionsParameters)
-    if not (isinstance(patches.type, TokensType) and patches.type.tokens == "P"):
-        raise wrong_type(builder, "image", "regions", subjects["image"], "an Image, or the patches of one")
-    source = patches
-    while source.inputs and source.operation is not ENCODE:
-        source = source.inputs[0]
-    if source.operation is ENCODE and source.inputs[0].operation is not FIELD:
-        help = ("leave its views out: boxes are places in the whole image",)
-        raise bad_value(builder, "image", "regions", "the boxes are not those of a changed image", *help)
+    check_patches(builder, patches, "image", "regions", "an Image, or the patches of one")
     return builder.add("regions", patches, boxes, bins=parameters.bins, samples=parameters.samples)
 
 
@@ -115,6 +107,7 @@ def _focal(builder: Builder, subjects: Mapping[str, Value], parameters: Paramete
     assert isinstance(parameters, FocalParameters)
     values = parameters.model_dump()
     values |= {name: float(values[name]) for name in ("alpha", "gamma")}
+    check_words(builder, logits, target, "target", "focal")
     return builder.add("focal", logits, target, **values)
 
 
@@ -171,6 +164,8 @@ def _by_teacher(operation: str) -> Meaning:
         assert isinstance(parameters, SureParameters)
         if logits.type != teacher.type:
             raise wrong_type(builder, "teacher", operation, teacher, f"the teacher's {logits.type}")
+        for argument, own in (("logits", logits), ("teacher", teacher)):
+            check_regions(builder, own, boxes, argument, operation)
         return builder.add(operation, logits, builder.add("stop", teacher), boxes, above=float(parameters.above))
 
     return meaning

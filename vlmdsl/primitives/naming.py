@@ -10,6 +10,7 @@ from pydantic import Field
 from vlmdsl.ir import Encoder, Node
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.grounding import names_regions
+from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
@@ -150,6 +151,10 @@ def _word_map(builder: Builder, subjects: Mapping[str, Value], parameters: Param
     if not isinstance(encoded, Node) or not isinstance(encoded.type, EncodedType):
         raise wrong_type(builder, "text", "word_map", encoded, "a text that names boxes")
     while encoded.operation is not ENCODE:
+        if encoded.operation is FETCH:
+            raise bad_value(
+                builder, "text", "word_map", "it is the text of another sample, and the boxes are not of its image"
+            )
         encoded = encoded.inputs[0]
     if not names_regions(encoded.inputs[0]):
         help = ("make the text of phrases: `text_of(phrases)`, `prompt(phrases)`, `concepts(phrases)`",)

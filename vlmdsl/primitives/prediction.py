@@ -15,12 +15,12 @@ from vlmdsl.ir.operations.encoding import ENCODE, VOCABULARY, source_of
 from vlmdsl.ir.operations.modules import APPLY, patches_of, use_of
 from vlmdsl.ir.operations.scalars import STOP
 from vlmdsl.primitives.faults import bad_value, wrong_type
-from vlmdsl.primitives.patch_masks import mask_of_patches, without_masks
+from vlmdsl.primitives.patch_masks import check_all_patches, decodes_states, mask_of_patches, without_masks
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, GivenName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import AllSamples, MaskValue, TupleValue, Value
 from vlmdsl.source.limits import MAXIMUM_ENTRIES
-from vlmdsl.types import JOINED, CodesType, EncodedType, LogitsType, TokensType
+from vlmdsl.types import JOINED, CodesType, EncodedType, LogitsType
 
 
 def _encoded_text(builder: Builder, value: Value, function: str, argument: str = "text") -> tuple[Node, bool]:
@@ -40,16 +40,11 @@ def _encoded_text(builder: Builder, value: Value, function: str, argument: str =
     return encode, stopped
 
 
-def _decodes_states(node: Node) -> bool:
-    """Whether it is a decoder of dropped patches that gives states."""
-    return node.operation is APPLY and use_of(node).module.family == "decoder" and isinstance(node.type, TokensType)
-
-
 def _linear_of_patches(builder: Builder, encode: Node, parameters: LinearParameters) -> Node:
     """Logits of the patches of an encoded image, or of the states that a decoder gives of them: a map of the tower."""
     from vlmdsl.ir.modules import LinearSettings  # few recipes apply modules, and classes take time to make
 
-    decoded = encode if _decodes_states(encode) else None
+    decoded = encode if decodes_states(encode) else None
     encode = encode if decoded is None else decoded.inputs[0].inputs[0]
     fused = encode.operation is APPLY
     if fused and getattr(use_of(encode).module.settings, "attention", "") != "merged":
@@ -89,7 +84,7 @@ def _linear(builder: Builder, subjects: Mapping[str, Value], parameters: Paramet
     encoded = builder.encoded(subjects["stream"], "stream")
     if isinstance(encoded, Node) and encoded.operation is ENCODE and encoded.type == EncodedType("Image"):
         return _linear_of_patches(builder, encoded, parameters)
-    if isinstance(encoded, Node) and (_decodes_states(encoded) or (encoded.operation is APPLY and parameters.of == "image")):
+    if isinstance(encoded, Node) and (decodes_states(encoded) or (encoded.operation is APPLY and parameters.of == "image")):
         return _linear_of_patches(builder, encoded, parameters)
     encode, stopped = _encoded_text(builder, subjects["stream"], "linear", "stream")
     for name in sorted(parameters.model_fields_set):
@@ -186,6 +181,7 @@ def _loss_of_codes(builder: Builder, subjects: Mapping[str, Value], operation: s
     logits = value.inputs[0] if isinstance(value, Node) and stopped else value
     if not isinstance(logits, Node) or logits.operation is not APPLY or not isinstance(logits.type, LogitsType):
         raise wrong_type(builder, argument, operation, value, "logits of patches, `linear(image, size=...)`")
+    check_all_patches(builder, logits, argument, operation)
     encode = patches_of(logits)
     assert isinstance(codes, Node)
     source, settings = encode.inputs[0], encoder_of(codes.inputs[0]).codebook

@@ -8,11 +8,13 @@ from pydantic import Field
 
 from vlmdsl.ir import Node
 from vlmdsl.ir.operations.detection import MATCH_BOXES
+from vlmdsl.primitives.correspondence import check_numbers, check_patches, check_text, check_words, map_of
+from vlmdsl.primitives.detection import PATCHES
 from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
-from vlmdsl.types import AlignmentType, TokensType, WordMapType
+from vlmdsl.types import AlignmentType
 
 _BOXES = Subject("boxes", ("Boxes",), "the boxes of the image")
 _PREDICTED = Subject("predicted", ("Tokens",), "four numbers per patch, `token_head(points, out=4)`")
@@ -41,16 +43,29 @@ def _match_boxes(builder: Builder, subjects: Mapping[str, Value], parameters: Pa
     assert isinstance(words, Node)
     assert isinstance(boxes, Node)
     assert isinstance(parameters, MatchParameters)
+    _check_predicted(builder, predicted, "match_boxes")
+    _check_map(builder, words, boxes, "match_boxes")
     if not isinstance(scores.type, AlignmentType):
         scores = builder.tokens(scores, "scores", "match_boxes")
-    _check(builder, predicted, "predicted", "match_boxes")
+        check_patches(builder, scores, "scores", "match_boxes", PATCHES)
+    elif scores.type.regions != "P":
+        raise wrong_type(builder, "scores", "match_boxes", scores, "logits of the patches of an image")
+    else:
+        check_text(builder, scores, words, "words", "match_boxes")
     values = {name: float(value) for name, value in parameters.model_dump().items()}
     return builder.add("match_boxes", builder.add("stop", scores), builder.add("stop", predicted), words, boxes, **values)
 
 
-def _check(builder: Builder, tokens: Node, argument: str, function: str) -> None:
-    if not (isinstance(tokens.type, TokensType) and tokens.type.tokens == "P"):
-        raise wrong_type(builder, argument, function, tokens, "numbers of each patch of an image")
+def _check_predicted(builder: Builder, predicted: Node, function: str) -> None:
+    """Fault unless these are four numbers of each patch of a whole image."""
+    check_patches(builder, predicted, "predicted", function, PATCHES)
+    check_numbers(builder, predicted, 4, "predicted", function)
+
+
+def _check_map(builder: Builder, words: Node, boxes: Node, function: str) -> None:
+    """Fault unless these are the words of these boxes."""
+    if map_of(words) is not words or words.inputs[1] is not boxes:
+        raise wrong_type(builder, "words", function, words, "the words of the same boxes, `word_map(text, boxes)`")
 
 
 register(
@@ -87,7 +102,9 @@ def _soft_token_loss(builder: Builder, subjects: Mapping[str, Value], parameters
     logits, words = builder.tokens(subjects["logits"], "logits", "soft_token_loss"), subjects["words"]
     assert isinstance(words, Node)
     assert isinstance(parameters, SoftTokenParameters)
+    check_patches(builder, logits, "logits", "soft_token_loss", PATCHES)
     boxes, at = _matched_with(builder, subjects, "soft_token_loss")
+    _check_map(builder, words, boxes, "soft_token_loss")
     return builder.add("soft_token_loss", logits, words, boxes, at, without=float(parameters.without))
 
 
@@ -127,8 +144,9 @@ def _token_contrast_loss(builder: Builder, subjects: Mapping[str, Value], parame
     assert isinstance(logits, Node)
     assert isinstance(words, Node)
     assert isinstance(boxes, Node)
-    if words.type != WordMapType(regions="P"):
+    if map_of(words) is words:
         raise wrong_type(builder, "words", "token_contrast_loss", words, "the words of patches, `word_map(..., at=at)`")
+    check_words(builder, logits, words, "words", "token_contrast_loss")
     return builder.add("token_contrast_loss", logits, words, boxes)
 
 
@@ -158,7 +176,7 @@ register(
 def _of_matched(operation: str) -> Callable[[Builder, Mapping[str, Value], Parameters], Value]:
     def meaning(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
         predicted = builder.tokens(subjects["predicted"], "predicted", operation)
-        _check(builder, predicted, "predicted", operation)
+        _check_predicted(builder, predicted, operation)
         boxes, at = _matched_with(builder, subjects, operation)
         return builder.add(operation, predicted, boxes, at)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import Operation, define
-from vlmdsl.ir.operations.rules import NUMBER, fixed, need, take
+from vlmdsl.ir.operations.rules import NUMBER, need, take
 from vlmdsl.types import AlignmentType, BoxAssignmentType, FieldType, LossType, TokensType, Type, WordMapType
 
 __all__ = [
@@ -26,6 +26,14 @@ def around_patches(node: Node, types: tuple[Type, ...]) -> Type:
     need(types[0] == TokensType(tokens="P"), f"takes numbers of the patches of an image, got {types[0]}")
     need(0 < node.number("size") < 1, f"is of boxes of a share of the image, got {node.number('size')}")
     return types[0]
+
+
+def assigned_words(node: Node, types: tuple[Type, ...]) -> Type:
+    take(types, WordMapType, BoxAssignmentType)
+    words = types[0]
+    assert isinstance(words, WordMapType)
+    need(words.regions == "R", f"takes the words of boxes, got {words}")
+    return WordMapType(regions="P", words=words.words)
 
 
 def of_points(node: Node, types: tuple[Type, ...]) -> Type:
@@ -63,7 +71,8 @@ def soft_token_loss(node: Node, types: tuple[Type, ...]) -> Type:
 
 def token_contrast_loss(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, AlignmentType, WordMapType, FieldType)
-    need(types[1] == WordMapType(regions="P"), f"takes the words of matched patches, got {types[1]}")
+    assert isinstance(types[0], AlignmentType)
+    need(types[1] == WordMapType(regions="P", words=types[0].words), f"takes the words of matched patches, got {types[1]}")
     return LossType()
 
 
@@ -81,7 +90,7 @@ ATSS = define(
 ASSIGNED_WORDS = define(
     Operation(
         "assigned_words",
-        fixed(WordMapType(regions="P"), WordMapType, BoxAssignmentType),
+        assigned_words,
         stops_gradient=True,
         takes="WordMap of boxes, BoxAssignment",
         gives="WordMap of points: the words of the box that each is for; all points count",

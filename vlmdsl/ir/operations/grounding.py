@@ -60,6 +60,9 @@ def word_map(node: Node, types: tuple[Type, ...]) -> Type:
 
 def focal(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, AlignmentType, WordMapType)
+    logits, words = types
+    assert isinstance(logits, AlignmentType)
+    need(words == WordMapType(regions=logits.regions, words=logits.words), f"compares {logits} with {words}")
     one_of(node, "by", "sigmoid", "softmax")
     one_of(node, "reduction", "positives", "sum")
     return LossType()

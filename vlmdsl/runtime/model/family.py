@@ -97,6 +97,10 @@ class ModuleFamily(nn.Module):
         """The length of the vectors that a module yields; None where it yields none."""
         return None
 
+    def token_length(self, module: Module) -> int | None:
+        """The length of its tokens: that of its vectors unless a family says otherwise; None where it yields none."""
+        return self.length(module)
+
     def inputs(self, value: Value, environment: Environment, use: Use, model: OfModel) -> TowerInput:
         """The inputs of a module for one value of a call: what is sliced along the samples, with what comes with it."""
         raise NotImplementedError

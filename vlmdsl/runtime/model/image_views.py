@@ -17,7 +17,7 @@ __all__ = ["check_image_views"]
 
 def check_image_views(encoders: Mapping[str, Encoder], streams: Iterable[Stream]) -> None:
     """Raises `DiagnosticError` where a tower gets small crops, or dropped or replaced patches, that it cannot take (V0832),
-    or sees pixels of replaced patches that are predicted (V0834)."""
+    or sees pixels of those that are predicted (V0834)."""
     for stream in streams:
         tower = stream.encoder.tower
         form = encoders[tower].image_format
@@ -25,7 +25,10 @@ def check_image_views(encoders: Mapping[str, Encoder], streams: Iterable[Stream]
         sides = [float(str(dict(node.attributes).get("side", 1.0))) for node in views if node.operation is CROP]
         drops = [node.number("share") for node in views if node.operation is DROP]
         if any(node.operation is REPLACE for node in views):
-            _check_replaced(tower, encoders[tower], stream.replaced)
+            _check_replaced(tower, encoders[tower])
+        if (stream.dropped or stream.replaced) and encoders[tower].overlapping_patches:
+            way_out = ('build it with one linear map per patch: `VisionConfig(..., stem="patch")`',)
+            raise DiagnosticError((DroppedPatchesLeak.at(Span("encoders", 0, 0), tower=tower, help=way_out),))
         if stream.segments and form is not None and form.patch is None:
             problem = "has to say which patches are of which segment, but its encoder has no patches that can be told apart"
             raise _unfit(tower, problem, "the built-in encoders `vit:` and `segclip:` have")
@@ -45,15 +48,12 @@ def check_image_views(encoders: Mapping[str, Encoder], streams: Iterable[Stream]
             raise _unfit(tower, f"sees {patches} patches per image, of which `drop` leaves none", _larger(form))
 
 
-def _check_replaced(tower: str, encoder: Encoder, predicted: bool) -> None:
+def _check_replaced(tower: str, encoder: Encoder) -> None:
     if encoder.mask_token is None or encoder.image_format is None or encoder.image_format.patch is None:
         raise _unfit(
             tower, "has to encode images with replaced patches, but its encoder has no token for them",
             "the built-in encoders `vit:` have one", "from Python `VisionTransformer(..., replaced_patches=True)`",
         )  # fmt: skip
-    if predicted and encoder.overlapping_patches:
-        way_out = ('build it with one linear map per patch: `VisionConfig(..., stem="patch")`',)
-        raise DiagnosticError((DroppedPatchesLeak.at(Span("encoders", 0, 0), tower=tower, help=way_out),))
 
 
 def _views(source: Node) -> Iterator[Node]:

@@ -144,7 +144,7 @@ def _lengths(needs: Needs, families: Families) -> dict[str, int]:
     lengths: dict[str, int] = {}
     for output in needs.outputs:
         module = use_of(output.node).module
-        length = families[module.family].length(module)
-        if length is not None:
-            lengths |= dict.fromkeys((output.name, output.input("tokens")), length)
+        family = families[module.family]
+        own = {output.name: family.length(module), output.input("tokens"): family.token_length(module)}
+        lengths |= {name: length for name, length in own.items() if length is not None}
     return lengths

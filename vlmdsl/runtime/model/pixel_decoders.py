@@ -11,7 +11,7 @@ from torch import Tensor
 from vlmdsl.backends.torch.applied import decoder_input
 from vlmdsl.backends.torch.step import Environment
 from vlmdsl.diagnostics import DiagnosticError
-from vlmdsl.diagnostics.catalog.encoders import DroppedPatchesLeak, TowerDoesNotFit
+from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import Module, Node, Use, encoder_of
 from vlmdsl.ir.modules import PixelDecoderSettings
 from vlmdsl.ir.operations.modules import use_of
@@ -51,8 +51,7 @@ class PixelDecoders(ModuleFamily):
     """One network for each decoder of the programs.
 
     A decoder is for patches of its tower's size, as many as its images have. Raises `DiagnosticError` (V0832) if a tower
-    has no separate patches, or towers that share a decoder differ, and V0834 if dropped patches leak into those that are
-    kept.
+    has no separate patches, or towers that share a decoder differ.
     """
 
     stored_as = "decoders"
@@ -73,6 +72,10 @@ class PixelDecoders(ModuleFamily):
                 own._register(module, module.settings, tower, towers.encoder(tower))
         return own
 
+    def token_length(self, module: Module) -> int | None:
+        settings, states_width, _ = self._shapes[module.name]
+        return states_width if settings.output == "states" else None
+
     def inputs(self, value: Value, environment: Environment, use: Use, model: OfModel) -> TowerInput:
         """The states of a tower, with its visible patches."""
         assert isinstance(value, Node)
@@ -90,9 +93,6 @@ class PixelDecoders(ModuleFamily):
         form = encoder.image_format
         if form is None or form.patch is None or not encoder.states_width:
             raise _unfit(tower, "has no separate patches of its images, so none can be decoded")
-        if encoder.overlapping_patches:
-            way_out = ('build it with one linear map per patch: `VisionConfig(..., stem="patch")`',)
-            raise DiagnosticError((DroppedPatchesLeak.at(Span("encoders", 0, 0), tower=tower, help=way_out),))
         if settings.output == "tanh" and not form.within_one:
             whose = "standardises its pixels to numbers outside [-1, 1], which a decoder that ends in a tanh cannot give"
             raise _unfit(tower, whose, "take a built-in tower, or a decoder without `output`")

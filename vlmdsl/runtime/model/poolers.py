@@ -82,6 +82,9 @@ class Poolers(ModuleFamily):
     def length(self, module: Module) -> int:
         return self._dimensions[module.name]
 
+    def token_length(self, module: Module) -> int:
+        return self._widths[module.name]
+
     def inputs(self, value: Value, environment: Environment, use: Use, model: OfModel) -> TowerInput:
         """The states of an image, or the features of a pooler below."""
         return TowerInput(PooledStates(*pooler_input(value, environment)))

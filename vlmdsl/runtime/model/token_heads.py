@@ -80,7 +80,8 @@ class TokenHeads(ModuleFamily):
             length = below["tower"].length(uses_of(encoder_of(node))[0].module)
         else:
             module = use_of(node).module
-            length = self.length(module) if module.name in self._shapes else below[module.family].length(module)
+            family = self if module.family == "token_head" else below[module.family]
+            length = family.token_length(module)
         assert length is not None, "what a head on tokens stands on yields tokens"
         return length
 

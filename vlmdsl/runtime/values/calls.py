@@ -69,12 +69,14 @@ class TowerInput:
 
     @property
     def shape(self) -> object:
-        """The key of inputs that can be one batch: the side of images, the number of patches that were kept or
-        that a text is given. Shorter texts are padded, but for blended and parallel ones, of which each place counts."""
+        """The key of inputs that can be one batch: the side of images, how many texts a sample has, the number of patches
+        that were kept or that a text is given. Shorter texts are padded, but for blended and parallel ones, of which each
+        place counts."""
         first = self.value[0]
         assert first is not None
         padded = self.text_length if self.ports.keys() & {"share", "parallel"} else None
-        return first.shape[2:], self._tokens("keep"), self._tokens("context"), padded, frozenset(self.ports)
+        sizes = first.shape[1 if isinstance(self.value, ConceptBatch) else 2 :]
+        return sizes, self._tokens("keep"), self._tokens("context"), padded, frozenset(self.ports)
 
     def _tokens(self, port: str) -> int | None:
         """How many tokens per sample come in a port."""

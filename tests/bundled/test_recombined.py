@@ -1,0 +1,24 @@
+"""Recipes that take parts of several methods: each trains, and micro-batches leave what whole batches leave.
+
+`test_processes` runs them on several processes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+import vlmdsl
+from bundled.recombined import RECOMBINED
+from bundled.runs import DATA, SETTINGS, columns_of, with_tiny_towers
+
+
+@pytest.mark.parametrize("name", RECOMBINED)
+def test_micro_batches_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_tiny_towers(monkeypatch)
+    recipe = RECOMBINED[name]
+    columns = columns_of(vlmdsl.compile(recipe, compiled=False).program)
+    verification = vlmdsl.verify(recipe, world=1, micro=2, data=[DATA], map=columns, settings=SETTINGS)
+    assert verification.equal, verification.to_text()
+    assert all(math.isfinite(loss) for loss in verification.losses.values())
