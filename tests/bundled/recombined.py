@@ -46,4 +46,78 @@ minimize {
   places: box_error(places, boxes, at=at) + matched_iou(places, boxes, at=at)
 }
 """,
+    "weights beside mined negatives": _REGIONS
+    + """encoder fusion = fuse(depth=1)
+encoder tokenizer = codebook(size=8)
+let wrong = mine(similarity(image, text), along="columns")
+let words = language(text_of(phrases))
+let hidden = random(50%)
+let at = atss(image, boxes, topk=3, scale=3)
+let decoded = decode(drop(image, hidden), depth=1, width=16, heads=2)
+minimize {
+  views: contrast(augment(image, n=2, pipeline="slip"), text)
+  words: 2 * focal(alignment(image, words), word_map(words, boxes, at=at))
+  pixels: 0.5 * reconstruct(decoded, pixels(image), at=hidden) + 0.2 * contrast(image, text)
+  match: matched(text | image, text | take(image, wrong))
+  masked: 2 * mlm(mask(text, random(30%)))
+  codes: 2 * token_loss(linear(mask(image, hidden), size=8), codes(image, by=tokenizer), at=hidden)
+}
+""",
+    "captions of a tower that they do not train, and of mined images": _PAIRS
+    + """encoder captioner = text_decoder(depth=1, heads=2)
+let harder = mine(similarity(image, text), along="rows", k=2)
+let wrong = mine(similarity(image, text), along="rows")
+minimize {
+  own: next_token(linear(captioner(text, stop(image), prefix=prefix())), text)
+  others: next_token(linear(captioner(text, take(image, wrong), parallel=50%)), text)
+  pairs: contrast(image, text)
+  words: mean(softplus(score(image, take(text, harder), by=tokenmax)))
+}
+""",
+    "mixed and whole images": _PAIRS
+    + """encoder fusion = fuse(depth=1)
+let share = beta(1, 1)
+let caption = swap(text)
+minimize {
+  mixed: contrast(mix(image, by=share), text, targets=paired * share + flipped * (1 - share))
+  match: matching(caption | image, matches(caption))
+}
+""",
+    "masked names": _REGIONS
+    + """encoder fusion = fuse(depth=1)
+let names = prompt(phrases, negatives=3)
+let selected = whole_words(30%)
+let both = mask(names, selected) | image
+let named = alignment(
+  token_head(regions(image, boxes), out=5, name="regions"),
+  token_head(both.tokens, out=5, name="words"),
+)
+minimize {
+  regions: focal(named, word_map(names, boxes))
+  words: token_loss(linear(both), names, at=selected)
+}
+""",
+    "segments beside mined negatives": """vlo 1
+recipe recombined(image: Image, text: Text, segments: Segments)
+encoder fusion = fuse(depth=1)
+let groups = assignment(image)
+let wrong = mine(similarity(image, text), along="rows")
+minimize {
+  pairs: 2 * contrast(image, text)
+  groups: assignment_divergence(groups, segment_mean(groups, segments))
+  match: matched(text | image, take(text, wrong) | image)
+}
+""",
+    "captions of texts from a queue": _PAIRS
+    + """encoder captioner = text_decoder(depth=1, heads=2)
+let kept = queue(text, keep="inputs", size=10)
+let features = queue(stop(text), size=10)
+let wrong = mine(unite(similarity(image, text), similarity(image, features)), along="rows", floor=0.01)
+let other = take(text, wrong, queue=kept)
+minimize {
+  own: next_token(linear(captioner(text, image)), text)
+  other: next_token(linear(captioner(other, image)), other)
+  pairs: contrast(image, text)
+}
+""",
 }

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -22,3 +23,13 @@ def test_micro_batches_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch
     verification = vlmdsl.verify(recipe, world=1, micro=2, data=[DATA], map=columns, settings=SETTINGS)
     assert verification.equal, verification.to_text()
     assert all(math.isfinite(loss) for loss in verification.losses.values())
+
+
+@pytest.mark.parametrize("name", RECOMBINED)
+def test_a_run_measures_each_of_its_parts(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Evaluations take steps of their own, on batches without the draws of training."""
+    with_tiny_towers(monkeypatch)
+    columns = columns_of(vlmdsl.compile(RECOMBINED[name], compiled=False).program)
+    settings = SETTINGS | {"train.steps": 1, "data.train": (DATA,), "data.map": columns}
+    result = vlmdsl.train(RECOMBINED[name], settings=settings, out=tmp_path)
+    assert result.evaluation is not None

@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 from vlmdsl.ir.node import Node, walk
 from vlmdsl.ir.operation import Operation
+from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.grounding import FOCAL
 from vlmdsl.ir.operations.modules import MATCHED
+from vlmdsl.ir.program import Program
 
-__all__ = ["COUNTED", "Counted", "counted_in"]
+__all__ = ["COUNTED", "Counted", "counted_in", "read_by_metrics"]
 
 
 class Counted(NamedTuple):
@@ -46,3 +48,11 @@ def counted_in(term: Node) -> dict[Counted, list[Node]]:
             own = COUNTED[node.operation]
             counted.setdefault(own, []).extend(own.inputs(node))
     return counted
+
+
+def read_by_metrics(program: Program) -> tuple[Node, ...]:
+    """What the metrics of terms read beside the terms: contrasts, which have an accuracy, and what criteria count in."""
+    terms = [term.node for term in program.terms]
+    contrasts = [node for node in walk(terms) if node.operation is CONTRAST]
+    counted = (node for term in terms for nodes in counted_in(term).values() for node in nodes)
+    return tuple(dict.fromkeys((*contrasts, *counted)))

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from vlmdsl.ir.encoders import encoder_of
 from vlmdsl.ir.node import Node
-from vlmdsl.ir.operations.encoding import ENCODE, VOCABULARY
+from vlmdsl.ir.operations.encoding import ENCODE, TOKENS, VOCABULARY
+from vlmdsl.ir.operations.grounding import WORD_MAP
 from vlmdsl.ir.operations.modules import APPLY, use_of
 from vlmdsl.ir.program import Program
 from vlmdsl.ir.uses import Module, Use, uses_of, vocabulary_use
@@ -59,9 +60,11 @@ def has_untrained_outputs(program: Program) -> bool:
 
 
 def _output(node: Node) -> tuple[Module, str] | None:
-    """The learning module of which an operation reads an output, and the operation; None for operations without gradient and
-    those that read no module."""
-    if not node.operation.reads_encoder_output or node.operation.stops_gradient:
+    """The learning module of which an operation reads an output, and the output; None for operations without gradient and
+    those that read no module. A map of words reads which tokens there are, with the tokens."""
+    maps = node.operation is WORD_MAP
+    if not maps and (not node.operation.reads_encoder_output or node.operation.stops_gradient):
         return None
+    output = TOKENS if maps else node.operation
     *_, use = uses_at(node.inputs[0])
-    return (use.module, node.operation) if use.gradient else None
+    return (use.module, output) if use.gradient else None

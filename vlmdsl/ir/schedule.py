@@ -162,3 +162,8 @@ class Schedule:
     def computes(self) -> tuple[Compute, ...]:
         """The emitted functions, in order; the last one returns the losses."""
         return tuple(step for step in self.steps if isinstance(step, Compute))
+
+    @property
+    def reads_outputs_early(self) -> bool:
+        """Whether a function before the last one takes outputs of modules; one that mixes images takes none."""
+        return any(isinstance(value, Applied) for compute in self.computes[:-1] for value in compute.takes)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from vlmdsl.ir import Node, Program, encoder_of, parts_of, walk
+from vlmdsl.ir.counted import read_by_metrics
 from vlmdsl.ir.operations.encoding import ENCODE, MIX, POOLED, TOKENS, VOCABULARY, context_of
 from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.modules import APPLY, OWN, STATES, pooler_of, replacements_of, use_of
@@ -209,7 +210,8 @@ class _Planner:
         gives: dict[int, dict[Node, None]] = {stage: {} for stage in self._computes}
         takes: dict[int, dict[Value | Linear, None]] = {stage: {} for stage in self._computes}
         read = [(self._at(node), value) for node in self._computed() for value in self._read(node)]
-        for stage, value in [*read, *((self._last, root) for root in self._program.roots())]:
+        at_end = (*self._program.roots(), *read_by_metrics(self._program))
+        for stage, value in [*read, *((self._last, node) for node in at_end)]:
             for taken in self._needed_for(value, stage):
                 takes[stage][taken] = None
                 if isinstance(taken, Node) and not is_loaded(taken):

@@ -12,7 +12,7 @@ from vlmdsl.ir.operations.modules import APPLY, patches_of, use_of
 from vlmdsl.ir.operations.scalars import STOP
 from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.patch_masks import check_all_patches, mask_of_patches, without_masks
-from vlmdsl.primitives.prediction import AT, logits_of_tokens, which_tokens
+from vlmdsl.primitives.prediction import AT, logits_of_tokens, which_tokens, without_decoder
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import MaskValue, Value
@@ -38,6 +38,8 @@ def _distill(builder: Builder, subjects: Mapping[str, Value], parameters: Parame
     if texts[0] is not texts[1]:
         help = ("name the text, `let masked = mask(text, m)`, and use it in both",)
         raise bad_value(builder, "teacher", "distill", "these are not logits of the same text", *help)
+    for argument, logits in (("logits", own), ("teacher", teacher)):
+        without_decoder(builder, logits.inputs[0], argument, "distill", subjects[argument])
     which = which_tokens(builder, own.inputs[0], {"logits": texts[0], "at": subjects["at"]}, "distill")
     loss = builder.add("distill", own, teacher, builder.add("token_ids", own.inputs[0], which=which), **arguments)
     return builder.add("stop", loss) if stopped else loss

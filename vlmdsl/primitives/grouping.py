@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared
 from vlmdsl.ir import Node, encoder_of
-from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir.operations.encoding import ENCODE, source_of
 from vlmdsl.ir.operations.grouping import ASSIGNMENT
 from vlmdsl.ir.operations.modules import drops_of
 from vlmdsl.primitives.faults import bad_value, wrong_type
+from vlmdsl.primitives.patch_masks import without_masks
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
@@ -88,6 +89,13 @@ def _divergence(builder: Builder, subjects: Mapping[str, Value], parameters: Par
     p, q = subjects["p"], subjects["q"]
     assert isinstance(p, Node)
     assert isinstance(q, Node)
+    sources = [source_of(assignment) for assignment in (p, q)]
+    if without_masks(sources[0]) is not without_masks(sources[1]):
+        help = "name the view, `let x = augment(image)`, and use it in both"
+        raise bad_value(builder, "q", "assignment_divergence", "it assigns the patches of another image", help)
+    if drops_of(sources[0]) != drops_of(sources[1]):
+        reason = "other patches of the image are dropped than for the first one"
+        raise bad_value(builder, "q", "assignment_divergence", reason, "drop the same ones in both, or none")
     return builder.add("assignment_divergence", p, q)
 
 

@@ -168,7 +168,7 @@ def loss_of_tokens(builder: Builder, subjects: Mapping[str, Value], operation: s
         return _loss_of_codes(builder, subjects, operation, arguments)
     logits, stopped = logits_of_tokens(builder, subjects[names[0]], names[0], operation)
     encode = logits.inputs[0]
-    _without_decoder(builder, encode, names[0], operation, subjects[names[0]])
+    without_decoder(builder, encode, names[0], operation, subjects[names[0]])
     which = which_tokens(builder, encode, {name: subjects[name] for name in names[1:]}, operation)
     loss = builder.add(operation, logits, builder.add("token_ids", encode, which=which), **arguments)
     return builder.add("stop", loss) if stopped else loss
@@ -207,7 +207,7 @@ def logits_of_tokens(builder: Builder, value: Value, argument: str, function: st
     return logits, stopped
 
 
-def _without_decoder(builder: Builder, encode: Node, argument: str, function: str, value: Value) -> None:
+def without_decoder(builder: Builder, encode: Node, argument: str, function: str, value: Value) -> None:
     """Fault for the logits of a text decoder: what it predicts is the next token."""
     if encode.operation is ENCODE and encoder_of(encode).decoder is not None:
         expected = "logits of tokens that it hides; those of a text decoder are for `next_token`"
@@ -267,7 +267,7 @@ def _mlm(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters
     if masked_text(source_of(encode)) is None:
         help = ("mask some: `mlm(mask(text, random(15%)))`",)
         raise Fault(NothingHidden.at(builder.place("text"), help=help), subjects["text"])
-    _without_decoder(builder, encode, "text", "mlm", subjects["text"])
+    without_decoder(builder, encode, "text", "mlm", subjects["text"])
     logits = builder.add("vocabulary", encode)
     loss = builder.add("token_loss", logits, builder.add("token_ids", encode, which="selected"))
     return builder.add("stop", loss) if stopped else loss

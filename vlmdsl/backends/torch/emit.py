@@ -13,7 +13,7 @@ from vlmdsl.backends.torch.naming import Names, has_line
 from vlmdsl.backends.torch.passing import passed_value
 from vlmdsl.diagnostics.cells import displayed
 from vlmdsl.ir import Node, Program, Update, walk
-from vlmdsl.ir.counted import counted_in
+from vlmdsl.ir.counted import counted_in, read_by_metrics
 from vlmdsl.ir.digest import digest
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import ENCODE
@@ -85,7 +85,7 @@ class _Writer:
             self._values.refer(node, passed_value(node, passed[node]))
             if node.operation is CONTRAST:
                 self._accuracies[node] = f"inputs[{literal(passed[node] + '_accuracy')}]"
-        roots = compute.gives or self._program.step_roots()
+        roots = compute.gives or (*self._program.step_roots(), *read_by_metrics(self._program))
         body = [line for node in _needed(roots, taken) if node not in taken for line in self._lines(node)]
         passed_on = [(passed[node], self._values.of(node)) for node in compute.gives]
         given_regions = [node for node in compute.gives if node.operation is CONTRAST]

@@ -93,7 +93,11 @@ class Names:
 
     def passed(self, schedule: Schedule) -> dict[Node, str]:
         """The input names of nodes that emitted functions take from a batch or from each other."""
-        loaded = {node: self._sources.get(node) or node.string("name") for node in schedule.load.values} | self._kept
+        loaded = {node: self._sources.get(node) or node.string("name") for node in schedule.load.values}
+        encoded = set(self._streams.values())  # an image that is mixed may be encoded, too, by itself
+        inputs = {node for node in loaded if node.type in (FieldType("Image"), FieldType("Text"))}
+        loaded |= {node: f"{loaded[node]}_input" for node in inputs if loaded[node] in encoded}
+        loaded |= self._kept
         taken = set(loaded.values())  # a term may be called like a field
         computed = {node: self.of(node) for compute in schedule.computes for node in compute.gives}
         return loaded | {node: f"{name}_computed" if name in taken else name for node, name in computed.items()}

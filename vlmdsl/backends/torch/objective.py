@@ -180,7 +180,7 @@ class Objective(ShownInNotebooks, LearnedNumbers):
         functions = self._functions_of(self.schedule.chunked_losses | given_products)
         if not torch.compiler.is_compiling():
             features = self._checked(features, functions.checker)
-        if not self.applied:
+        if not self.applied and not functions.schedule.reads_outputs_early:
             return self.losses(features, functions.schedule)
         from vlmdsl.backends.torch.step import Step  # which runs objectives
 

@@ -104,7 +104,7 @@ class Step:
         sizes = self.modules.logit_sizes(environment) if self.objective.predicts else {}
         schedule = self.schedule = self.objective.schedule_for(sizes) if sizes else self.objective.schedule
         features = self.features(environment)
-        if self.objective.applied:
+        if self.objective.applied or schedule.reads_outputs_early:
             return self.objective.losses(features, schedule)
         output: ObjectiveOutput = self.objective(**features)
         return output
@@ -137,7 +137,8 @@ class Step:
     def compute(self, step: Compute, environment: Environment) -> None:
         """Add the outputs of an emitted function; images in each format in which modules take them."""
         names = self.objective.passed
-        nodes = [value for value in step.takes if isinstance(value, Node)]
+        # Segments are read as those of patches, which come with the outputs of a tower.
+        nodes = [value for value in step.takes if isinstance(value, Node) and value.type != FieldType("Segments")]
         tensors = dict(self._outputs(step, environment))
         for node in nodes:
             if not _is_input(node):

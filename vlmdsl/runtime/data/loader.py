@@ -35,7 +35,7 @@ from vlmdsl.runtime.draws import sample_draws, step_draws
 from vlmdsl.runtime.values import Batch, ImageFormat
 from vlmdsl.source import Span
 
-__all__ = ["BatchLoader", "EvaluationLoader", "check_batch"]
+__all__ = ["BatchLoader", "EvaluationLoader", "check_batch", "values_of_step"]
 
 _PLACE = Span("<command line>", 0, 0)
 _CACHE_BYTES = 512 * 2**20
@@ -132,6 +132,24 @@ def _some_ahead(begun: Iterator[BegunSample]) -> Iterator[BegunSample]:
         yield from some
 
 
+def values_of_step(
+    readings: Iterable[Reading],
+    fields: Mapping[str, str],
+    *,
+    noise: Mapping[str, int] | None = None,
+    segments: Mapping[str, str] | None = None,
+) -> dict[str, Loaded]:
+    """What a batch holds for a step, by name; the arguments are those of `BatchLoader`."""
+    readings = list(readings)
+    # Boxes are places in what a tower sees of an image.
+    images = next((reading.form for reading in readings if isinstance(reading.form, ImageFormat)), None)
+    values = {name: Loaded(View(name, kind), images if kind == "Boxes" else None) for name, kind in fields.items()}
+    for reading in readings:
+        beside = (noise or {}).get(reading.name), (segments or {}).get(reading.name)
+        values[reading.name] = Loaded(view_of(reading.source), reading.form, *beside)
+    return values
+
+
 class BatchLoader:
     """An endless iterator over this process's share of each training batch.
 
@@ -177,15 +195,7 @@ class BatchLoader:
         lanes: int | None = None,
         window: int = 1000,
     ) -> None:
-        readings = list(readings)
-        # Boxes are places in what a tower sees of an image.
-        images = next((reading.form for reading in readings if isinstance(reading.form, ImageFormat)), None)
-        values = {
-            name: Loaded(View(name, kind), images if kind == "Boxes" else None) for name, kind in (fields or {}).items()
-        }
-        for reading in readings:
-            beside = (noise or {}).get(reading.name), (segments or {}).get(reading.name)
-            values[reading.name] = Loaded(view_of(reading.source), reading.form, *beside)
+        values = values_of_step(readings, fields or {}, noise=noise, segments=segments)
         budget = cache_bytes // max(workers, 1)
         reader = SampleReader(source, mapping, values, seed=seed, cache_bytes=budget, materials=materials)
         numbers = partial(_Numbers, tuple(draws), tuple(ramps), seed, steps)

@@ -20,9 +20,11 @@ from vlmdsl.runtime.data.source import BadSample, Source, first_fault, probed_po
 from vlmdsl.runtime.data.stand_ins import calls_of, columns_of, stand_ins_for
 from vlmdsl.runtime.values import FieldColumns, SampleColumns, family_of
 from vlmdsl.source import Span
-from vlmdsl.types import FIELD_KINDS, FieldType
+from vlmdsl.types import FIELD_KINDS, FieldType, plain_kinds
 
-__all__ = ["EVALUATED", "SOURCE", "FieldMapping", "Requirement", "map_fields", "parse_assignments", "requirements"]
+__all__ = [
+    "EVALUATED", "SOURCE", "FieldMapping", "Requirement", "map_fields", "parse_assignments", "plain_fields", "requirements",
+]  # fmt: skip
 
 _COMMAND_LINE = Span("<command line>", 0, 0)
 _REWRITES = "_rewrites"
@@ -61,6 +63,12 @@ class Requirement:
     kind: str
     span: Span = _COMMAND_LINE
     optional: bool = False
+
+
+def plain_fields(program: Program) -> dict[str, str]:
+    """The fields that the objective itself reads, such as boxes and labels, with their kinds."""
+    fields = {node.string("name"): node.type for node in program.nodes() if node.operation is FIELD}
+    return {name: kind.kind for name, kind in fields.items() if isinstance(kind, FieldType) and kind.kind in plain_kinds()}
 
 
 def requirements(program: Program, views: bool = True) -> list[Requirement]:

@@ -44,6 +44,7 @@ _NO_PLACE = Span("<command line>", 0, 0)
 
 
 _OF_PATCHES = (DROP, REPLACE)
+_MASKS = (MASK, *_OF_PATCHES)
 """Operations that say what the tower does with patches, after all others; pixels stay as they are."""
 
 _ELSEWHERE = (*_OF_PATCHES, SWAP, WRITTEN)
@@ -105,9 +106,10 @@ class View:
         """The kind of the field itself: a rendered text is an image made of a text, a prompt a text made of phrases."""
         return next((_MADE_OF[operation] for operation, _ in self.steps if operation in _MADE_OF), self.kind)
 
-    def without_draws(self) -> View:
-        """The view for evaluation: its deterministic steps, such as `render`."""
-        return View(self.field, self.kind, tuple(step for step in self.steps if OPERATIONS[step[0]].in_evaluation))
+    def without_draws(self, *, masks: bool = False) -> View:
+        """The view for evaluation: its deterministic steps, such as `render`; with `masks` also those of masks."""
+        kept = (step for step in self.steps if OPERATIONS[step[0]].in_evaluation or (masks and step[0] in _MASKS))
+        return View(self.field, self.kind, tuple(kept))
 
     def apply(self, value: Value, context: ViewContext) -> Value:
         """The view of one sample's value; an image has the side that the tower takes, if there is one that does."""

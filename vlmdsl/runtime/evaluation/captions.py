@@ -15,6 +15,8 @@ from vlmdsl.backends.torch.applied import states_input
 from vlmdsl.backends.torch.step import Environment
 from vlmdsl.ir import Node, Program, Writing, decoded_texts, encoder_of, parts_of, root_field, walk, writes
 from vlmdsl.ir.operations.encoding import ENCODE, context_of
+from vlmdsl.ir.operations.mining import FETCH
+from vlmdsl.ir.operations.scalars import STOP
 from vlmdsl.runtime.evaluation.features import evaluation_mode
 from vlmdsl.runtime.evaluation.generation import write
 from vlmdsl.runtime.evaluation.named_objects import Objects, right_shares
@@ -86,9 +88,18 @@ def writing_captioning(program: Program, writing: Writing) -> Captioning | None:
 
 def _captioning(encode: Node) -> Captioning:
     *prompt, text = (root_field(part).string("name") for part in parts_of(encode.inputs[0]))
-    context = context_of(encode)
+    context = _attended(encode)
     encoded = [] if context is None else [node for node in walk([context]) if node.operation is ENCODE]
     return Captioning(encode, text, prompt[0] if prompt else None, encoded[0] if encoded else None)
+
+
+def _attended(encode: Node) -> Node | None:
+    """The tokens that a text attends to: of the sample itself, where training takes those of another one or stops their
+    gradient."""
+    context = context_of(encode)
+    while context is not None and context.operation in (STOP, FETCH):
+        context = context.inputs[0]
+    return context
 
 
 @dataclass(frozen=True)
@@ -274,7 +285,7 @@ def _text(batch: Batch, captioning: Captioning) -> _Text:
 
 def _context(model: VisionLanguageModel, batch: Batch, captioning: Captioning) -> _Context:
     """What the decoder attends to, as the modules of the program encode the images."""
-    context, image = context_of(captioning.encode), captioning.image
+    context, image = _attended(captioning.encode), captioning.image
     assert context is not None
     assert image is not None
     assert captioning.image_field is not None

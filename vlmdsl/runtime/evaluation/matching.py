@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vlmdsl.backends.torch.applied import states_input
-from vlmdsl.backends.torch.step import Environment, Step
+from vlmdsl.backends.torch.step import Environment
 from vlmdsl.ir import Node, Program, loaded_origin, parts_of, root_field, vocabulary_use
 from vlmdsl.ir.operations.encoding import source_of
 from vlmdsl.ir.operations.mining import FETCH, fetches_input
 from vlmdsl.ir.operations.modules import APPLY, EMBEDDED, MATCHED, MATCHING, STATES, use_of
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
-from vlmdsl.ir.operations.scalars import DRAW, RAMP, SCALAR
 from vlmdsl.ir.schedule import Apply, Mode
 from vlmdsl.planning import applied_of
 from vlmdsl.runtime.evaluation.features import evaluation_mode
 from vlmdsl.runtime.evaluation.mined import mined_by_comparison
 from vlmdsl.runtime.evaluation.retrieval import Measures
+from vlmdsl.runtime.evaluation.steps import evaluated_steps, unmasked, whole_images
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.values import (
-    NOT_SELECTED,
     Batch,
     MaskedTokens,
-    ReplacedPatches,
     TextBatch,
     TextFormat,
     TowerInput,
-    Value,
-    port,
-    to,
 )
 
 __all__ = [
@@ -45,9 +40,6 @@ __all__ = [
     "matching_accuracy",
     "matching_of",
 ]
-
-Values = dict[str, Value]
-"""What a batch holds, by name."""
 
 _OTHERS = 8
 """Other images over which the probabilities of a masked word are averaged, for a model that sees none."""
@@ -135,7 +127,7 @@ def matching_accuracy(
     with evaluation_mode(model), model.objective.state.emptied():
         if hard is not None:
             _count_by_kind(counts, model, matching, hard)
-        for _, environment in _steps(model, batches, _whole):
+        for _, environment in evaluated_steps(model, batches, unmasked):
             ids = _ids(model, matching.pairs, environment)
             samples += len(ids)
             counts.add("pairs", _matches(environment[applied_of(matching.pairs)]))
@@ -161,7 +153,7 @@ def matching_accuracy(
 
 def _count_by_kind(counts: _Counts, model: VisionLanguageModel, matching: Matching, hard: HardNegatives) -> None:
     """Count the texts that are recognised as wrong, all and by what is wrong in them."""
-    for batch, environment in _steps(model, hard.batches, _whole):
+    for batch, environment in evaluated_steps(model, hard.batches, unmasked):
         right = ~_matches(environment[applied_of(matching.pairs)])
         kinds = [hard.kind(index) for index in batch.index.tolist()]
         for kind in sorted({kind for kind in kinds if kind is not None}):
@@ -183,7 +175,7 @@ def masked_word_accuracy(
     """
     own, blind = _Counts(), _Counts()
     with evaluation_mode(model):
-        for _, environment in _steps(model, batches, _whole_images):
+        for _, environment in evaluated_steps(model, batches, whole_images):
             batch_words = _masked(model, masked.fused, environment)
             if batch_words is None:
                 continue
@@ -198,51 +190,6 @@ def masked_word_accuracy(
     baselines = {"without image": {name: blind.share(name) for name in names}}
     values = {name: own.share(name) for name in names}
     return Measures(values, dict.fromkeys(names, 1 / size), {"words": own.total["accuracy"]}, baselines)
-
-
-def _steps(
-    model: VisionLanguageModel, batches: Iterable[Batch], unmask: Callable[[Values], Values]
-) -> Iterator[tuple[Batch, Environment]]:
-    """Each batch with the values of a step on it, after `unmask`; what is drawn per sample is the same every time."""
-    device = next(model.encoders.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    for batch in batches:
-        values = unmask({name: to(value, device) for name, value in batch.values.items()})
-        draws = {name: draw.to(device) for name, draw in _draws(model, len(batch.index), generator).items()}
-        environment = model.begin(replace(batch, values=values, draws=draws, index=batch.index.to(device)))
-        Step(model.objective, model)(environment)
-        yield batch, environment
-
-
-def _whole_images(values: Values) -> Values:
-    """The values of a batch with no patch of an image replaced."""
-    return {
-        name: ReplacedPatches(torch.zeros_like(value.replaced)) if isinstance(value, ReplacedPatches) else value
-        for name, value in values.items()
-    }
-
-
-def _whole(values: Values) -> Values:
-    """The values of a batch with no patch replaced, and texts as they were before tokens were masked."""
-    whole = _whole_images(values)
-    for name, text in values.items():
-        masked = values.get(port(name, "masked"))
-        if isinstance(text, TextBatch) and isinstance(masked, MaskedTokens):
-            hidden = masked.targets != NOT_SELECTED
-            whole[name] = text._replace(ids=torch.where(hidden, masked.targets, text.ids))
-    return whole
-
-
-def _draws(model: VisionLanguageModel, samples: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Evenly drawn numbers per sample, and 0 for numbers of the whole step, on which no output of a module depends."""
-    draws: dict[str, Tensor] = {}
-    numbers = {
-        node.string("name") for node in model.objective.schedule.load.values if node.operation in (DRAW, RAMP, SCALAR)
-    }
-    for name, spec in model.objective.inputs.items():
-        if name in numbers:
-            draws[name] = torch.rand(samples, generator=generator) if spec.axes else torch.tensor(0.0)
-    return draws
 
 
 def _fused(logits: Node) -> Node:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from vlmdsl.backends.torch.step import Step
 from vlmdsl.ir import Column, Node, encoder_of
 from vlmdsl.ir.operations.grounding import CONCEPTS
 from vlmdsl.runtime.evaluation.detection import BoxPrediction, Detections, best_detections
+from vlmdsl.runtime.evaluation.steps import drawn_numbers, unmasked
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.values import (
     Batch,
@@ -118,7 +120,7 @@ def _of_table(model: VisionLanguageModel, grounding: Grounding, phrases: Sequenc
     before = references.read()[table.name]
     try:
         references.fill({table.name: entries}, torch.arange(len(phrases)))
-        features = Step(model.objective, model).outputs(model.begin(batch.to(device)))
+        features = _outputs(model, batch.to(device))
         return model.objective.value(grounding.logits, features).softmax(dim=2).cpu()
     finally:
         references.fill({table.name: before.values}, before.keys)
@@ -142,7 +144,7 @@ def _of_text(model: VisionLanguageModel, grounding: Grounding, phrases: Sequence
 
 def _of_batch(model: VisionLanguageModel, batch: Batch, grounding: Grounding, name: str) -> PhraseScores:
     """The scores of the phrases of the text that has this name in a batch; of rivals their logits."""
-    features = Step(model.objective, model).outputs(model.begin(batch))
+    features = _outputs(model, batch)
     logits = model.objective.value(grounding.logits, features)
     words = batch.values[port(name, "word_map")][0]
     assert words is not None
@@ -157,6 +159,14 @@ def _of_batch(model: VisionLanguageModel, batch: Batch, grounding: Grounding, na
     if prediction.certain_by is not None:
         confidence = prediction.confidence(model.objective.value(prediction.certain_by, features)).cpu()
     return PhraseScores(scores.cpu(), boxes, confidence, prediction.matched)
+
+
+def _outputs(model: VisionLanguageModel, batch: Batch) -> dict[str, Any]:
+    """What a step takes of its modules on a batch of which nothing is masked."""
+    values = unmasked(dict(batch.values))
+    drawn = drawn_numbers(model, len(batch), torch.Generator().manual_seed(0))
+    draws = {name: draw.to(batch.index.device) for name, draw in drawn.items()}
+    return Step(model.objective, model).outputs(model.begin(replace(batch, values=values, draws=draws)))
 
 
 def _in_texts(phrases: Sequence[str], form: TextFormat, *, concepts: bool) -> Iterator[tuple[Value, Value]]:

@@ -13,7 +13,7 @@ from vlmdsl.backends.torch.step import Environment
 from vlmdsl.backends.torch.values import PredictedTokens
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
-from vlmdsl.ir import ModuleOutput, Node, Stream, Use, parts_of, vocabulary_use
+from vlmdsl.ir import ModuleOutput, Node, Stream, Use, loaded_origin, parts_of, vocabulary_use
 from vlmdsl.ir.operations.encoding import source_of
 from vlmdsl.ir.schedule import Applied, Linear, Value
 from vlmdsl.planning import applied_of
@@ -91,9 +91,11 @@ class Predictions:
         return [*streams, *((output, output.node) for output in self.outputs if output.vocabulary)]
 
     def _text(self, states: Applied, environment: Environment) -> TowerInput:
-        """The text of these states, in the form that its tower takes."""
+        """The text of these states, in the form that its tower takes; before negatives are picked, a sample's own."""
         tower = self.families[states.use.module.family].text_tower(states)
-        text: TowerInput = environment[parts_of(source_of(states.source))[-1]][self.form(tower, "Text")]
+        source = parts_of(source_of(states.source))[-1]
+        loaded = environment[source if source in environment else loaded_origin(source)]
+        text: TowerInput = loaded[self.form(tower, "Text")]
         return text
 
     def _tokens(self, states: Applied, environment: Environment) -> PredictedTokens:

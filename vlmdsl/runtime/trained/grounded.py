@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from vlmdsl.runtime.data import EvaluationLoader, Loaded, Materials, View, map_fields, requirements, view_of
+from vlmdsl.runtime.data import EvaluationLoader, Materials, map_fields, plain_fields, requirements, values_of_step
 from vlmdsl.runtime.evaluation.features import evaluation_mode
 from vlmdsl.runtime.evaluation.phrase_scores import Grounding, PhraseScores, phrase_scores
 from vlmdsl.runtime.model import VisionLanguageModel
@@ -108,11 +109,16 @@ def _scores(
         "Phrases": [phrases[min(place, len(phrases) - 1)] for place in range(len(boxes))],
         "Concepts": list(phrases),
         "Text": ". ".join(phrases),
+        "Label": 0,
+        "Flag": True,
+        "Number": 0.0,
+        "Segments": np.zeros(pixels.shape[:2], np.int64),
     }
     source = _OneImage({need.field: usual.get(need.kind) for need in needs})
     mapping = map_fields(source, [need for need in needs if need.kind in usual], limits=materials.limits)
-    values = {reading.name: Loaded(view_of(reading.source).without_draws(), reading.form) for reading in readings}
-    values[grounding.boxes] = Loaded(View(grounding.boxes, "Boxes"), form)
+    fields = {name: kind for name, kind in plain_fields(model.objective.program).items() if kind in usual}
+    step = values_of_step(readings, fields, segments=model.segment_fields())
+    values = {name: replace(loaded, view=loaded.view.without_draws(masks=True)) for name, loaded in step.items()}
     with evaluation_mode(model):
         (batch,) = EvaluationLoader(source, mapping, values, batch=1, materials=materials)
         return phrase_scores(model, grounding, phrases, batch), form

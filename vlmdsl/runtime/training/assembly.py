@@ -29,6 +29,7 @@ from vlmdsl.runtime.data import (
     map_fields,
     open_source,
     open_stream,
+    plain_fields,
     read_concepts,
     read_synonyms,
     requirements,
@@ -54,7 +55,7 @@ from vlmdsl.runtime.training.processes import World
 from vlmdsl.runtime.training.tokenizers import tokenizers_for
 from vlmdsl.schema import DataConfig, ModelConfig, RunConfig
 from vlmdsl.source import Span
-from vlmdsl.types import FieldType, VecType, as_value, plain_kinds
+from vlmdsl.types import VecType, as_value
 
 __all__ = [
     "Data",
@@ -347,13 +348,11 @@ def training_batches(
     `MixedBatches`.
     """
     groups = groups_by_source(data.train, data.mapping) if program.batch_policy == ONE_SOURCE else None
-    fields = {node.string("name"): node.type for node in program.nodes() if node.operation is FIELD}
-    plain = {name: kind.kind for name, kind in fields.items() if isinstance(kind, FieldType) and kind.kind in plain_kinds()}
     loader = BatchLoader(
         data.stream or data.train,
         data.mapping,
         model.readings,
-        fields=plain,
+        fields=plain_fields(program),
         draws=draws(program),
         ramps=() if flows > 1 else ramps(program),
         steps=config.train.steps,

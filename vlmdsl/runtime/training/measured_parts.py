@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from vlmdsl.ir import Program, root_field
-from vlmdsl.ir.operations.views import DROP, MASK, REPLACE
-from vlmdsl.runtime.data import BadSample, EvaluationLoader, Loaded, Source, View, view_of
+from vlmdsl.ir.operations.views import DROP, REPLACE
+from vlmdsl.runtime.data import BadSample, EvaluationLoader, Loaded, Source, View, plain_fields, values_of_step, view_of
 from vlmdsl.runtime.evaluation import (
     CaptionSettings,
     HardNegatives,
@@ -38,7 +38,6 @@ from vlmdsl.runtime.evaluation.overlap import overlap
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.training.evaluation_loaders import Loaders
 from vlmdsl.runtime.values import FieldColumns, ImageFormat
-from vlmdsl.types import FieldType
 
 __all__ = ["MeasuredPart", "measured_parts"]
 
@@ -101,12 +100,9 @@ def _boxes(program: Program, loaders: Loaders) -> MeasuredPart | None:
     mapping = loaders.data.held_out_mapping
     if grounding is None or mapping is None or not {grounding.boxes, grounding.phrases} <= mapping.columns.keys():
         return None
-    readings = loaders.model.readings
-    values = {reading.name: Loaded(view_of(reading.source).without_draws(), reading.form) for reading in readings}
-    if not {loaded.view.field for loaded in values.values()} <= mapping.columns.keys():
+    values = _as_in_a_step(loaders)
+    if values is None:
         return None
-    images = next(reading.form for reading in readings if reading.source.type == FieldType("Image"))
-    values[grounding.boxes] = Loaded(View(grounding.boxes, "Boxes"), images)
     batches = loaders.held_out(values)
     names = partial(_names, loaders, grounding.phrases)
     precision = coco_precision if loaders.config.evaluation.average_precision else None
@@ -218,18 +214,11 @@ def _as_in_a_step(loaders: Loaders) -> dict[str, Loaded] | None:
     """What a step of the model takes, without the draws of views, except those of masks; None where the held-out data
     lacks some."""
     mapping = loaders.data.held_out_mapping
-    values = {reading.name: Loaded(_of_masks(view_of(reading.source)), reading.form) for reading in loaders.model.readings}
-    fields = {loaded.view.field for loaded in values.values()}
-    return values if mapping is not None and fields <= mapping.columns.keys() else None
-
-
-def _of_masks(view: View) -> View:
-    """A view without draws, except those of masks."""
-    kept = view.without_draws().steps
-    return View(view.field, view.kind, tuple(step for step in view.steps if step in kept or step[0] in _MASKS))
-
-
-_MASKS = (MASK, DROP, REPLACE)
+    fields = {name: kind for name, kind in plain_fields(loaders.model.objective.program).items() if kind != "Key"}
+    step = values_of_step(loaders.model.readings, fields, segments=loaders.model.segment_fields())
+    values = {name: replace(loaded, view=loaded.view.without_draws(masks=True)) for name, loaded in step.items()}
+    read = {loaded.view.field for loaded in values.values()}
+    return values if mapping is not None and read <= mapping.columns.keys() else None
 
 
 def _words(loaders: Loaders) -> dict[str, frozenset[str]]:

@@ -69,9 +69,9 @@ class TowerInput:
 
     @property
     def shape(self) -> object:
-        """The key of inputs that can be one batch: the side of images, how many texts a sample has, the number of patches
-        that were kept or that a text is given. Shorter texts are padded, but for blended and parallel ones, of which each
-        place counts."""
+        """The key of inputs that can be one batch: the side of images, how many texts there are per sample, the number of
+        patches that were kept or that a text is given. Shorter texts are padded, but for blended and parallel ones, of which
+        each place counts."""
         first = self.value[0]
         assert first is not None
         padded = self.text_length if self.ports.keys() & {"share", "parallel"} else None
