@@ -224,12 +224,7 @@ def _compare(function: TensorFunction, x: Number, y: Number) -> Tensor:
 def _tensors(operands: Sequence[Number]) -> list[Tensor]:
     """Operands as tensors, in float32 at least; plain numbers take place and precision of a tensor beside them."""
     tensors = [operand for operand in operands if isinstance(operand, Tensor)]
-    like = precise(tensors[0]) if tensors else torch.zeros(())
-    return [
-        like.new_full((), operand)
-        if isinstance(operand, float)
-        else precise(operand)
-        if operand.is_floating_point()
-        else operand
-        for operand in operands
-    ]
+    if len(tensors) < len(operands):
+        like = precise(tensors[0]) if tensors else torch.zeros(())
+        tensors = [operand if isinstance(operand, Tensor) else like.new_full((), operand) for operand in operands]
+    return [precise(tensor) if tensor.is_floating_point() else tensor for tensor in tensors]
