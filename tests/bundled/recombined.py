@@ -120,4 +120,18 @@ minimize {
   pairs: contrast(image, text)
 }
 """,
+    "heads on a pooler's queries and a teacher with a schedule": _PAIRS
+    + """encoder elder = ema(vision, momentum=cosine_ramp(0.9, 1))
+let queries = pool(image, queries=3, heads=2, name="queries")
+let hidden = random(50%)
+let decoded = decode(drop(image, hidden), depth=1, width=16, heads=2, output="states")
+minimize {
+  tokens: contrast(
+    token_head(queries.tokens, out=6, name="image"),
+    token_head(text, out=6, name="text"),
+    sim=tokenmax,
+  )
+  codes: distill(linear(decoded, size=8), linear(elder(image), size=8), at=hidden, temperature=0.5)
+}
+""",
 }

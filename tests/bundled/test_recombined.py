@@ -31,5 +31,6 @@ def test_a_run_measures_each_of_its_parts(name: str, monkeypatch: pytest.MonkeyP
     with_tiny_towers(monkeypatch)
     columns = columns_of(vlmdsl.compile(RECOMBINED[name], compiled=False).program)
     settings = SETTINGS | {"train.steps": 1, "data.train": (DATA,), "data.map": columns}
+    assert vlmdsl.explain(RECOMBINED[name])
     result = vlmdsl.train(RECOMBINED[name], settings=settings, out=tmp_path)
     assert result.evaluation is not None

@@ -13,6 +13,7 @@ from vlmdsl.diagnostics.catalog.names import UnknownRecipe
 from vlmdsl.frontend.coerce import words
 from vlmdsl.ir import MIXED, ONE_SOURCE, Node, Program, Update, columns, head_words, inputs, parameters, root_field, streams
 from vlmdsl.ir.operations.state import MEMORY
+from vlmdsl.ir.ramps import Duration, Ramp
 from vlmdsl.passes import optimise
 from vlmdsl.primitives import Primitive
 from vlmdsl.source import SourceMap, Span
@@ -181,9 +182,17 @@ def _encoder_line(encoder: Mapping[str, Any]) -> str:
     if encoder["teacher"] is not None:
         teacher = encoder["teacher"]
         when = {"before": "before the forward pass", "after": "after the optimiser step"}[teacher["order"]]
-        frozen = f", a teacher with {teacher['schedule']} momentum {teacher['momentum']:g}, updated {when}"
+        frozen = f", a teacher with {_momentum_words(teacher)}, updated {when}"
     heads = "".join(f", then {head['name']}" for head in encoder["heads"])
     return f"  {encoder['stream']}: {encoder['tower']}{heads}{frozen}, outputs {' and '.join(encoder['yields'])}"
+
+
+def _momentum_words(teacher: Mapping[str, Any]) -> str:
+    momentum = teacher["momentum"]
+    if not isinstance(momentum, Mapping):
+        return f"{teacher['schedule']} momentum {momentum:g}"
+    parts = {name: Duration(**momentum[name]) for name in ("over", "after")}
+    return f"momentum {Ramp(**{**momentum, **parts})}"
 
 
 def _head_lines(encoders: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -33,8 +33,8 @@ __all__ = ["FAMILIES", "Parts"]
 FAMILIES: Mapping[str, type[ModuleFamily]] = {
     "fusion": Fusions,
     "decoder": PixelDecoders,
-    "token_head": TokenHeads,
     "pooler": Poolers,
+    "token_head": TokenHeads,
     "vocabulary": Vocabularies,
     "linear": LinearHeads,
     "head": Heads,
