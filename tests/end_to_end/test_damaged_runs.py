@@ -112,7 +112,8 @@ def test_a_damaged_evaluation_is_named(name: str, sound: Path, tmp_path: Path) -
 
 
 def test_damaged_metrics_are_named(sound: Path, tmp_path: Path) -> None:
-    for how in [*list(damages(b"0"))[::2], "removed"]:
+    # A bit may turn a digit into another, and which one is flipped depends on the speed that the run had.
+    for how in [*(how for how in list(damages(b"0"))[::2] if how != "flipped bit"), "removed"]:
         assert ends(sound, tmp_path, [Path("metrics.jsonl")], how)[1] == "V0850", how
 
 

@@ -116,6 +116,12 @@ def test_places_that_cannot_be_written(run: Path, tmp_path: Path) -> None:
     assert problem(lambda: vlmdsl.evaluate(run, out=tmp_path / "nowhere" / "results.json")).code == "V0903"
     other = vlmdsl.evaluate(run, data=["shapes:samples=12,seed=7"], out=results)
     assert json.loads(results.read_text()) == other.evaluation
+    for place in (tmp_path / "folder.npy", tmp_path / f"{'x' * 300}.npy"):
+        (tmp_path / "folder.npy").mkdir(exist_ok=True)
+        assert problem(lambda place=place: encode(run, ["shapes:samples=2"], place)).code == "V0903"  # type: ignore[misc]
+        fault = problem(lambda place=place: vlmdsl.evaluate(run, out=place))  # type: ignore[misc]
+        assert (fault.code, "remove" in "".join(fault.help)) == ("V0903", False)
+    assert "a folder is in its place" in problem(lambda: search(run, "shapes:samples=2", "x", grid=tmp_path)).message
     if Path("/proc/self").is_dir():  # where nobody can create a folder
         assert problem(lambda: export(run, "/proc/vlmdsl-export")).code == "V0903"
     (tmp_path / "full").mkdir()

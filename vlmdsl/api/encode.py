@@ -76,6 +76,7 @@ def encode(
     file = Path(out)
     if file.suffix not in _SUFFIXES:
         raise DiagnosticError((FormatUnknown.at(Span("<command line>", 0, 0), file=file),))
+    import_module("vlmdsl.runtime.files").check_place(file)
     model, trained = load(run, device=device, batch=batch), import_module("vlmdsl.runtime.trained")
     specs, kind = [data] if isinstance(data, str) else data, "Image" if what == "image" else "Text"
     samples, skipped = trained.write_embeddings(model, specs, map or {}, file, kind)

@@ -50,7 +50,7 @@ def evaluate(
         data: other sources to evaluate on, in the formats of `train`.
         map: field of the recipe -> column of these sources.
         overrides: `section.setting=value` texts, such as `evaluation.limit=1000`.
-        out: a file to write the results to as JSON; V0903, before anything is measured, where its folder does not exist.
+        out: a file to write the results to as JSON; V0903, before anything is measured, where none can be there.
 
     >>> import tempfile, vlmdsl
     >>> settings = {"train.batch": 8, "train.compile": False, "evaluation.limit": 32}
@@ -62,8 +62,7 @@ def evaluate(
     files = import_module("vlmdsl.runtime.files")
     folder = import_module("vlmdsl.runtime.training.run_folder").RunFolder.existing(str(run))
     if out is not None:
-        with files.writing(Path(out)):
-            Path(out).absolute().parent.stat()
+        files.check_place(Path(out))
     built = build_flows(folder.recipe, knobs=folder.read_facts().recipe.given_knobs, kept=folder.kept_uses())
     config = load_settings(folder.config, overrides, {}, parts_of(built))
     measuring = import_module("vlmdsl.runtime.training.measuring")

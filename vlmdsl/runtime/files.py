@@ -23,8 +23,8 @@ from vlmdsl.diagnostics.catalog.runs import RunFileDamaged
 from vlmdsl.source import Span
 
 __all__ = [
-    "damaged", "file_digest", "flush", "read_json", "read_text", "rounded", "seal", "unsealed", "write_atomically",
-    "write_json", "writing",
+    "check_place", "damaged", "file_digest", "flush", "read_json", "read_text", "rounded", "seal", "unsealed",
+    "write_atomically", "write_json", "writing",
 ]  # fmt: skip
 
 _COMMAND_LINE = Span("<command line>", 0, 0)
@@ -135,7 +135,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Reports a failure to write `path` as V0903, or as V0850 if there is a folder in its place."""
+    """Reports a failure to write `path` as V0903."""
     try:
         yield
     except Exception as error:
@@ -143,9 +143,20 @@ def writing(path: Path) -> Iterator[None]:
         if number is None:
             raise
         if number in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST) and path.is_dir():
-            raise damaged(path, "a folder is in its place", "remove it") from error
-        help = () if path.parent.is_dir() else (f"there is no folder `{path.parent}`: create it first",)
-        raise DiagnosticError((CannotWrite.at(_COMMAND_LINE, path=path, reason=os.strerror(number), help=help),)) from error
+            reason, help = "a folder is in its place", ("name another file",)
+        else:
+            reason = os.strerror(number)
+            help = () if path.parent.is_dir() else (f"there is no folder `{path.parent}`: create it first",)
+        raise DiagnosticError((CannotWrite.at(_COMMAND_LINE, path=path, reason=reason, help=help),)) from error
+
+
+def check_place(path: Path) -> None:
+    """V0903 where no file can be written at `path`, before what it is to hold is computed: its folder does not exist, a
+    folder is in its place, or the system allows no such name."""
+    with writing(path):
+        path.absolute().parent.stat()
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
 
 def flush(path: Path) -> None:

@@ -195,6 +195,7 @@ class TrainConfig(Section):
     steps: int = Field(400, ge=1, lt=2**53, description="optimiser steps of the run; of a recipe with stages, of each stage")
     epochs: NonNegative | None = Field(
         None,
+        lt=2**20,
         description="passes over the training data, instead of `steps`, which are counted when the data is opened; null: "
         "`steps`",
     )
@@ -255,7 +256,7 @@ class EvaluationConfig(Section):
     """The evaluation on held-out data."""
 
     every: int = Field(0, ge=0, description="steps between evaluations during the run; 0: before and after only")
-    batch: int = Field(256, ge=1, description="batch size for encoding")
+    batch: int = Field(256, ge=1, le=100_000, description="batch size for encoding")
     retrieval: bool = Field(True, description="whether to measure retrieval: R@1, R@5, R@10 in both directions")
     zero_shot: bool = Field(
         True, description="whether to measure zero-shot classification, where the held-out data has classes"

@@ -101,6 +101,10 @@ def test_processes_and_dimensions_are_as_many_as_a_machine_can_hold() -> None:
         "V0812 --set:1:14 [100000000] `data.workers` must be less than or equal to 256",
         "V0812 --set:2:17 [1000000000000] `model.dimension` must be less than or equal to 65536",
     ]
+    assert faults(overrides=["evaluation.batch=100000000000000000000", "train.epochs=1e23"]) == [
+        "V0812 --set:1:18 [100000000000000000000] `evaluation.batch` must be less than or equal to 100000",
+        "V0812 --set:2:14 [1e23] `train.epochs` must be less than 1048576",
+    ]
 
 
 NOT_YAML = "the run configuration is not YAML"
