@@ -142,12 +142,14 @@ def writing(path: Path) -> Iterator[None]:
         number = _error_number(error)
         if number is None:
             raise
+        reason, help = os.strerror(number), ""
         if number in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST) and path.is_dir():
-            reason, help = "a folder is in its place", ("name another file",)
-        else:
-            reason = os.strerror(number)
-            help = () if path.parent.is_dir() else (f"there is no folder `{path.parent}`: create it first",)
-        raise DiagnosticError((CannotWrite.at(_COMMAND_LINE, path=path, reason=reason, help=help),)) from error
+            reason, help = "a folder is in its place", "name another file"
+        elif not path.parent.is_dir():
+            help = f"there is no folder `{path.parent}`: create it first"
+        raise DiagnosticError(
+            (CannotWrite.at(_COMMAND_LINE, path=path, reason=reason, help=(help,) if help else ()),)
+        ) from error
 
 
 def check_place(path: Path) -> None:
