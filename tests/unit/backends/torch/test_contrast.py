@@ -170,6 +170,22 @@ def handwritten(x: Tensor, y: Tensor, scale: Tensor | float) -> Tensor:
 
 
 @both_lowerings
+def test_each_direction_may_have_a_number_of_its_own(contrast: Lowering) -> None:
+    arguments = arguments_of(5) | {"other": torch.tensor(1.5, dtype=torch.float64)}
+
+    def lowered(**a: Tensor) -> Tensor:
+        rows, columns = (ops.Direction(0.5, ops.paired(), scale=a[name]) for name in ("scale", "other"))
+        return contrast(a["x"], a["y"], rows=rows, columns=columns).loss
+
+    def defined(**a: Tensor) -> Tensor:
+        positions, matrix = torch.arange(len(a["x"])), a["x"] @ a["y"].T
+        by_row = F.cross_entropy(a["scale"] * matrix, positions)
+        return (by_row + F.cross_entropy(a["other"] * matrix.T, positions)) / 2
+
+    assert_same_gradients(lowered, defined, arguments)
+
+
+@both_lowerings
 def test_gradients_agree_with_finite_differences(contrast: Lowering) -> None:
     arguments = arguments_of(3, size=4)
     check_gradients(lambda x, y, scale: clip(contrast, x, y, scale), {name: arguments[name] for name in ("x", "y", "scale")})
