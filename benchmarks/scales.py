@@ -144,13 +144,15 @@ SCALES = {
     "florence": Scale(overfits=(), aim=CLASSES),
     "glip": Scale(
         {"negatives": 6, "scale": 3},
-        f"as many negatives as a short text has room for; anchors as large as the objects, on patches of 4 pixels; {ALONE}",
+        "as many negatives as a short text has room for; anchors as large as the objects, on patches of 4 pixels; of the 64 "
+        "scenes fewer boxes are named after 350 (88 %) and 600 steps (76 %), while the loss falls: prompts that boxes are "
+        f"measured with hold other names than those of steps; {ALONE}",
         (),
         NAMES,
         {"model.text_length": 32} | BOXES,
         pairs=PAIRS_OF_OBJECTS,
         scenes=OBJECTS,
-        steps={"overfit": 600, "learns": 500},
+        steps={"overfit": 250, "learns": 500},
         tried=5,
     ),
     "grounding_dino": Scale(
