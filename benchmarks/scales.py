@@ -136,7 +136,7 @@ SCALES = {
             "evaluation.batch": PAIRS,
         },
         columns={"text": "caption"},
-        steps={"overfit": 150, "text alone": 1150},
+        steps={"overfit": 500, "text alone": 1150},
         stages={"coarse": 1150, "fine": 600},
         scenes_of={"fine": (OBJECTS,)},
         measured_on={"fine": OBJECTS},
