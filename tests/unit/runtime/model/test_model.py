@@ -12,7 +12,7 @@ from vlmdsl.api.driver import build
 from vlmdsl.backends.torch.naming import passed_names
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Encoder, Graph, Program, Term, inputs, streams
-from vlmdsl.planning import schedule_of
+from vlmdsl.planning import applied_of, schedule_of
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.model.tower_needs import tower_needs
 from vlmdsl.runtime.modules.towers import (
@@ -35,7 +35,8 @@ class RecordingObjective(nn.Module):
         self.program, self.streams = program, streams(program)
         self.schedule = schedule_of(program)
         self.passed = passed_names(program, self.schedule)
-        self.applied, self.module_outputs = (), []
+        self.applied, self.module_outputs, self.predicts = (), [], False
+        self.outputs = {stream.encode: applied_of(stream.encode) for stream in self.streams}
         self.references = SimpleNamespace(columns=[])
         self.compared = [(self.streams[0].name, stream.name) for stream in self.streams[1:]]
         self.inputs = {port.name: port for port in inputs(program)}
