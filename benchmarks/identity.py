@@ -80,7 +80,7 @@ def modules_digest(recipe: str, scale: Scale) -> str:
     tokenizers = stages.tokenizers_of_course(parts, opened)
     for part in parts:
         model = part.build(tokenizers, alone, stages.DataFacts.of(opened.stages[part.name]))
-        facts.append([part.name, *((name, type(module).__name__) for name, module in model.named_modules())])
-        facts.append([(name, list(weight.shape), weight.requires_grad) for name, weight in model.named_parameters()])
-        facts.append([(name, list(buffer.shape)) for name, buffer in model.named_buffers()])
+        facts.append([part.name, *sorted((name, type(module).__name__) for name, module in model.named_modules())])
+        facts.append(sorted((name, list(weight.shape), weight.requires_grad) for name, weight in model.named_parameters()))
+        facts.append(sorted((name, list(buffer.shape)) for name, buffer in model.named_buffers()))
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
