@@ -162,8 +162,8 @@ SCALES = {
     "glip": Scale(
         {"negatives": 6, "scale": 3},
         "as many negatives as a short text has room for; anchors as large as the objects, on patches of 4 pixels; of the 64 "
-        "scenes fewer boxes are named after 350 (88 %) and 600 steps (76 %), while the loss falls: prompts that boxes are "
-        f"measured with hold other names than those of steps; {ALONE}",
+        "scenes fewer boxes are named after 350 (88 %) and 600 steps (76 %), while the loss falls; perhaps because prompts "
+        f"that boxes are measured with hold other names than those of steps; {ALONE}",
         (),
         NAMES,
         {"model.text_length": 32} | BOXES,
