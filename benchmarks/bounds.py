@@ -91,6 +91,7 @@ KINDS: dict[str, Kind] = {
     "names of boxes": Kind(
         {
             "grounding.accuracy": Bound(at_least=0.4, learned=True, title="names of boxes, accuracy"),
+            "grounding.within a prompt": Bound(title="names of boxes, among those of one prompt"),
             "grounding.mAP": Bound(at_least=0.4, title="names of boxes, mAP over given boxes"),
             "grounding.AP": Bound(title="predicted boxes with names, AP"),
             "grounding.AP50": Bound(title="AP50"),

@@ -5,7 +5,7 @@ from vlmdsl.runtime.evaluation.codes import CodePrediction, code_accuracy, code_
 from vlmdsl.runtime.evaluation.comparison import Comparison, Part, comparison_of
 from vlmdsl.runtime.evaluation.detection import coco_precision
 from vlmdsl.runtime.evaluation.examples import BestMatches, Confusion, Match, Query, best_matches
-from vlmdsl.runtime.evaluation.grounding import box_phrase_accuracy, grounding_of
+from vlmdsl.runtime.evaluation.grounding import WITHIN_A_PROMPT, box_phrase_accuracy, grounding_of
 from vlmdsl.runtime.evaluation.grouping import best_group_overlap, drawn_towers, group_overlap, grouping_tower
 from vlmdsl.runtime.evaluation.held_out import evaluate, evaluate_images, image_names
 from vlmdsl.runtime.evaluation.matching import (
@@ -50,6 +50,7 @@ __all__ = [
     "Objects",
     "Reconstruction",
     "Retrieval",
+    "WITHIN_A_PROMPT",
     "box_phrase_accuracy",
     "class_similarities",
     "caption_measures",

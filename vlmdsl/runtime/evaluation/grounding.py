@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -28,12 +29,14 @@ from vlmdsl.runtime.values import (
 )
 from vlmdsl.types import FieldType
 
-__all__ = ["MOST_PHRASES", "average_precision", "box_phrase_accuracy", "grounding_of"]
+__all__ = ["MOST_PHRASES", "WITHIN_A_PROMPT", "accuracy_within", "average_precision", "box_phrase_accuracy", "grounding_of"]
 
 _EXAMPLES, _SIDE = 12, 192
 """Images that are shown in a picture, and about how many pixels they are wide there."""
 MOST_PHRASES = 64
 """The number of phrases that are candidates for every box: the most frequent ones of the held-out data."""
+WITHIN_A_PROMPT = "within a prompt"
+"""The measure of names among those of one prompt."""
 
 
 def grounding_of(program: Program) -> Grounding | None:
@@ -69,7 +72,9 @@ def box_phrase_accuracy(
     `names` are those of the boxes of each sample, by its index. The candidates are the `MOST_PHRASES` most frequent ones of
     these; boxes with other names are left out. A phrase is scored by the mean probability of its tokens, as GLIP does. The
     average precision of a phrase is over all boxes, the best first; the mean is over the phrases that occur. The baseline is
-    the most frequent phrase. The model is left in the mode it was in.
+    the most frequent phrase. Where a text has no room for all phrases, so that several prompts hold them, `within a prompt`
+    is how often the right phrase is the best of those in its prompt: a model whose prompts always held the names of the
+    boxes has not learned to compare scores of one prompt with those of another. The model is left in the mode it was in.
     """
     counts = Counter(name for own in names.values() for name in own)
     phrases = [name for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_PHRASES]]
@@ -79,9 +84,11 @@ def box_phrase_accuracy(
     examples: list[Example] = []
     predicted: list[Detections] = []
     annotated: list[Detections] = []
+    prompts: Tensor | None = None
     with evaluation_mode(model):
         for batch in batches:
             of_regions = phrase_scores(model, grounding, phrases, batch)
+            prompts = of_regions.prompts
             boxes = batch.values[grounding.boxes][0]
             assert boxes is not None
             of_batch = of_regions.scores_at(boxes) if grounding.at_points else of_regions.scores
@@ -104,6 +111,8 @@ def box_phrase_accuracy(
     share = truth.bincount(minlength=len(phrases)).double() / len(truth)
     baseline = {"accuracy": float(share.max())}
     chance = {"accuracy": 1 / len(phrases), "mAP": float(share[share > 0].mean())}
+    if prompts is not None and bool(prompts.any()):
+        values[WITHIN_A_PROMPT], chance[WITHIN_A_PROMPT] = accuracy_within(prompts, matrix, truth)
     if precision_of_predicted is not None and annotated:
         of_predicted = precision_of_predicted(predicted, annotated)
         values |= of_predicted
@@ -157,6 +166,18 @@ def _outline(image: np.ndarray, box: Sequence[float]) -> None:
     left, right = (min(max(round(share * width), 0), width - 1) for share in (box[0], box[2]))
     top, bottom = (min(max(round(share * height), 0), height - 1) for share in (box[1], box[3]))
     image[[top, bottom], left : right + 1] = image[top : bottom + 1, [left, right]] = 0
+
+
+def accuracy_within(prompts: Tensor, scores: Tensor, truth: Tensor) -> tuple[float, float]:
+    """How often the class of n samples [n] has the best of the `scores` [n, C] of the classes in its prompt, and how often a
+    random one of these is right; `prompts [C]` is which prompt holds each class.
+
+    >>> accuracy_within(torch.tensor([0, 0, 1]), torch.tensor([[0.5, 0.4, 0.9], [0.5, 0.4, 0.9]]), torch.tensor([0, 1]))
+    (0.5, 0.5)
+    """
+    beside = prompts == prompts[truth][:, None]
+    right = scores.masked_fill(~beside, -math.inf).argmax(dim=1) == truth
+    return float(right.double().mean()), float(beside.sum(dim=1).double().reciprocal().mean())
 
 
 def average_precision(scores: Tensor, truth: Tensor) -> float:

@@ -62,13 +62,14 @@ class PhraseScores:
 
     Of points that predict boxes, `boxes [b, P, 4]` are these, left, top, right, bottom as shares of the image, and
     `confidence [b, P]` is how sure each point is that it has one. Points that are `matched` with boxes one to one may be far
-    from them.
+    from them. `prompts [n]` is which text each phrase was read in: all in one, unless there are more than it has room for.
     """
 
     scores: Tensor
     boxes: Tensor | None = None
     confidence: Tensor | None = None
     matched: bool = False
+    prompts: Tensor | None = None
 
     def scores_at(self, boxes: Tensor) -> Tensor:
         """The scores of the point that stands for each of the boxes [b, R, 4]: [b, R, n].
@@ -139,7 +140,9 @@ def _of_text(model: VisionLanguageModel, grounding: Grounding, phrases: Sequence
         values[name], values[port(name, "word_map")] = _repeated(texts, len(batch)), _repeated(named, len(batch))
         parts.append(_of_batch(model, replace(batch, values=values).to(device), grounding, name))
     scores = torch.cat([part.scores for part in parts], dim=2)
-    return replace(parts[0], scores=scores.softmax(dim=2) if grounding.rivals else scores)
+    sizes = torch.tensor([part.scores.shape[2] for part in parts])
+    prompts = torch.arange(len(parts)).repeat_interleave(sizes)
+    return replace(parts[0], scores=scores.softmax(dim=2) if grounding.rivals else scores, prompts=prompts)
 
 
 def _of_batch(model: VisionLanguageModel, batch: Batch, grounding: Grounding, name: str) -> PhraseScores:

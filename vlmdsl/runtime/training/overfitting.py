@@ -15,7 +15,7 @@ from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import LossNotFinite
 from vlmdsl.ir import Program
 from vlmdsl.runtime.data import Survey, some_samples
-from vlmdsl.runtime.evaluation import captioning_of, grounding_of, matching_of
+from vlmdsl.runtime.evaluation import WITHIN_A_PROMPT, captioning_of, grounding_of, matching_of
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.training.assembly import Data
 from vlmdsl.runtime.training.checkpoint import take_weights
@@ -84,21 +84,22 @@ class Attempt:
         return bool(self.terms) and learned and not self.low and not self.stopped
 
 
-def judged_by(program: Program) -> dict[str, str]:
+def judged_by(program: Program) -> dict[str, tuple[str, ...]]:
     """What shows that a program has learned its samples, where it names boxes, writes captions or matches images with
-    texts: the part in `evaluation.json` -> one of its measures.
+    texts: the part in `evaluation.json` -> its measures, of which the first that it has counts.
 
-    A recipe that mines its negatives is judged by these, one that does not by random ones. What the rest of a sample does
-    not determine is not judged: what is masked, and texts without an image.
+    A recipe that mines its negatives is judged by these, one that does not by random ones. Names of boxes are judged among
+    those of one prompt, as they were learned. What the rest of a sample does not determine is not judged: what is masked,
+    and texts without an image.
     """
-    measures: dict[str, str] = {}
+    measures: dict[str, tuple[str, ...]] = {}
     if grounding_of(program) is not None:
-        measures["grounding"] = "accuracy"
+        measures["grounding"] = (WITHIN_A_PROMPT, "accuracy")
     captioning = captioning_of(program)
     if captioning is not None and captioning.image is not None:
-        measures["captions"] = "token accuracy"
+        measures["captions"] = ("token accuracy",)
     if (matching := matching_of(program)) is not None:
-        measures["matching"] = "balanced" if matching.negatives else "balanced random"
+        measures["matching"] = ("balanced" if matching.negatives else "balanced random",)
     return measures
 
 
@@ -176,8 +177,8 @@ def _measured(stage: StageOfRun, data: Mapping[str, Data], model: Model) -> dict
         for part in measured_parts(flow.objective.program, loaders) if judged else ():
             measures = part.measure(loaders.model) if part.name in judged else None
             if measures is not None:
-                name = ".".join(filter(None, (flow.name, part.name, judged[part.name])))
-                values[name] = measures.values[judged[part.name]]
+                measure = next(name for name in judged[part.name] if name in measures.values)
+                values[".".join(filter(None, (flow.name, part.name, measure)))] = measures.values[measure]
     return values
 
 
