@@ -191,5 +191,5 @@ def average_precision(scores: Tensor, truth: Tensor) -> float:
     for place in truth.unique().tolist():
         positive = truth[scores[:, place].argsort(descending=True, stable=True)] == place
         ranks = positive.nonzero().squeeze(1) + 1
-        precisions.append(float((torch.arange(1, len(ranks) + 1) / ranks).double().mean()))
+        precisions.append(float((torch.arange(1, len(ranks) + 1, dtype=torch.float64) / ranks).mean()))
     return sum(precisions) / len(precisions)
