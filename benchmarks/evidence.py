@@ -109,14 +109,15 @@ def versions() -> dict[str, str]:
 
 
 def _overfit(recipe: str, scale: Scale, steps: int, start: Mapping[str, object]) -> dict[str, Any]:
-    """What `vlmdsl overfit` finds of 64 fixed samples; every stage has so many steps."""
+    """What `vlmdsl overfit` finds of 64 fixed samples; every stage has so many steps, or those of its own."""
+    of_stages: dict[str, object] = {f"stages.{stage}.train.steps": own for stage, own in scale.stages_of_pairs.items()}
     stages = vlmdsl.overfit(
         recipe,
         samples=PAIRS,
         knobs=scale.knobs,
         data=[scale.pairs],
         map=columns_of(recipe, {**SHAPES_COLUMNS, **scale.pair_columns}),
-        settings={**SETTINGS, **scale.settings, **start},
+        settings={**SETTINGS, **scale.settings, **of_stages, **start},
         steps=steps,
         advise=False,
     ).stages
@@ -139,7 +140,8 @@ def _overfit(recipe: str, scale: Scale, steps: int, start: Mapping[str, object])
         why = f" ({scale.aim})" if scale.aim else ""
         words.append(f"loss at most {loss['highest']:.3f}, in the end {loss['last']:.3f}{why}")
     of = "" if scale.pairs == Scale.pairs or scale.pairs.startswith(scale.scenes) else f" of `{scale.pairs}`"
-    statement = f"{PAIRS} fixed pairs{of}, {steps} steps{_after(scale)}: {'; '.join(words)}."
+    lengths = "".join(f"{own} of {stage} and " for stage, own in scale.stages_of_pairs.items())
+    statement = f"{PAIRS} fixed pairs{of}, {lengths}{steps} steps{_after(scale)}: {'; '.join(words)}."
     statement += "".join(f" The {kind} are reported only: {why}." for kind, why in scale.not_by_heart.items())
     results = {name: values for name, values in (("accuracy", apart), ("measures", by_heart)) if values}
     return {"passed": passed, **results, "loss": loss, "statement": statement}

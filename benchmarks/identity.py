@@ -38,6 +38,8 @@ def identity(recipe: str, steps: Steps) -> dict[str, Any]:
         facts["pair_columns"] = scale.pair_columns
     if scale.stages:
         facts["stages"] = scale.stages
+    if scale.stages_of_pairs:
+        facts["stages_of_pairs"] = scale.stages_of_pairs
     if scale.scenes_of:
         facts["scenes_of"] = scale.scenes_of
     if scale.measured_on:

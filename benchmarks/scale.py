@@ -41,7 +41,8 @@ class Scale:
     feed its fields there in place of the usual ones, `scenes` are what it learns from and, held out, is measured on, and
     `columns` feed its fields there; `steps` are the lengths of runs for which the usual one does not do (`text alone`:
     of the model without images beside masked words, where not every step of the recipe is of pairs), `stages` those of
-    the stages of the run that shows what it learns, `scenes_of` what stages of it learn from in place of `scenes`, and
+    the stages of the run that shows what it learns, `stages_of_pairs` those of stages on the 64 pairs that are longer or
+    shorter there than the last one, `scenes_of` what stages of it learn from in place of `scenes`, and
     `measured_on` scenes whose held-out ones stages are measured on instead. On OpenMoji `drawings` feed fields from
     other columns than the usual ones, and `measures_drawings` is the kind of measure of held-out drawings that must be
     above its baselines. In-batch top-1 is the mean over the last `records` of the metrics: over several where each step
@@ -67,6 +68,7 @@ class Scale:
     pair_columns: Mapping[str, str] = field(default_factory=dict)
     steps: Mapping[str, int] = field(default_factory=dict)
     stages: Mapping[str, int] = field(default_factory=dict)
+    stages_of_pairs: Mapping[str, int] = field(default_factory=dict)
     scenes_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     measured_on: Mapping[str, str] = field(default_factory=dict)
     drawings: Mapping[str, str] = field(default_factory=dict)
