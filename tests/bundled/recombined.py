@@ -120,6 +120,22 @@ minimize {
   pairs: contrast(image, text)
 }
 """,
+    "what a pooler gives, fused, picked and kept": _PAIRS
+    + """encoder fusion = fuse(depth=1)
+encoder joint = project(fusion, layers=1, out=12, name="joint")
+encoder captioner = text_decoder(depth=1, heads=2)
+let seen = pool(image, queries=3, heads=2)
+let wrong = mine(similarity(image, text), along="columns")
+let both = joint(text, seen)
+let kept = queue(both, size=10)
+let centre = running_mean(max_pool(text), momentum=0.9)
+minimize {
+  match: matched(text | seen, text | take(seen, wrong))
+  captions: next_token(linear(captioner(text, stop(seen))), text)
+  kept: memory_contrast(seen, both, kept)
+  pairs: contrast(seen, mean_pool(text) - centre)
+}
+""",
     "heads on a pooler's queries and a teacher with a schedule": _PAIRS
     + """encoder elder = ema(vision, momentum=cosine_ramp(0.9, 1))
 let queries = pool(image, queries=3, heads=2, name="queries")

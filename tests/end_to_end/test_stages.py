@@ -117,6 +117,32 @@ def test_a_run_with_stages_is_evaluated(staged: Path) -> None:
     assert (warm["step"], warm["conditions"]["stage"]) == (2, "warm")
 
 
+COLUMNS = """
+recipe columns(image: Image, text: Text, words: Text, document: Text)
+stage first {
+  minimize mlm(mask(words, random(15%)))
+}
+stage second {
+  flow pairs(image, text) share 99% {
+    minimize contrast(image, text)
+  }
+  flow documents(document) {
+    minimize mlm(mask(document, random(15%)))
+  }
+}
+"""
+
+
+def test_columns_are_for_the_stages_and_flows_that_read_them(tmp_path: Path) -> None:
+    """Those that only an earlier stage or another flow reads disturb neither the others nor an evaluation."""
+    columns = {"words": "text_ko", "document": "caption", "text_rewrites": "text_rewrites"}
+    settings = {**SETTINGS, "train.checkpoint_every": 100, "data.map": columns}
+    run = vlmdsl.train(COLUMNS, data=["shapes:samples=40"], steps=1, settings=settings, out=tmp_path / "run")
+    assert vlmdsl.evaluate(run.folder).evaluation == run.evaluation
+    elsewhere = vlmdsl.evaluate(run.folder, data=["shapes:samples=12,seed=7"], map=columns)
+    assert elsewhere.evaluation["samples"] == 12
+
+
 def test_the_model_of_a_run_with_stages_is_that_of_its_last_stage(staged: Path) -> None:
     model = vlmdsl.Trainer(resume=staged).model
     stored = load_file(staged / "checkpoints" / WHOLE / "model.safetensors")

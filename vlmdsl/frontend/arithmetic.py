@@ -121,8 +121,11 @@ def _fault(symbol: str, left: Value, right: Value, span: Span) -> Fault:
     strange = right if _arithmetic_kind(left) else left
     scores = [value for value in (left, right) if isinstance(value, Node) and "Score" in kind_of(value)]
     names = [node.string("name") for node in walk(scores) if node.type == FieldType("Number")]
-    streams = all({"Image", "Text", "Encoded"} & set(kind_of(value)) for value in (left, right))
-    help = ["features are added: `image.pooled + text.pooled`"] if streams and symbol in "+-" else []
+    streams = [bool({"Image", "Text", "Encoded"} & set(kind_of(value))) for value in (left, right)]
+    features = [bool({"Vec", "Vector"} & set(kind_of(value))) for value in (left, right)]
+    help = ["features are added: `image.pooled + text.pooled`"] if all(streams) and symbol in "+-" else []
+    if symbol in "+-" and any(streams) and any(features):
+        help = ["features are added and subtracted, and those of a stream are its `.pooled`"]
     help += [
         f"`{name}: Number` is one number per sample; declare `{name}: Scalar` for one number per step" for name in names
     ]

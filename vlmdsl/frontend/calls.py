@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
@@ -284,7 +285,12 @@ class Caller:
         combinations = list(itertools.islice(itertools.product(*sets.values()), MAXIMUM_VIEWS + 1))
         if len(combinations) > MAXIMUM_VIEWS:
             raise Fault(TooLarge.at(span, reason=f"more than {MAXIMUM_VIEWS} combinations of views"))
-        results = [once({**values, **dict(zip(sets, chosen, strict=True))}) for chosen in combinations]
+        results: list[Value] = []
+        for chosen in combinations:
+            try:
+                results.append(once({**values, **dict(zip(sets, chosen, strict=True))}))
+            except Fault as fault:
+                raise _of_all_pairs(fault) if results and len(sets) > 1 else fault from None
         if any(isinstance(result, ErrorValue) for result in results):
             return ErrorValue()
         if all(isinstance(type_of(result), LossType) for result in results):
@@ -317,6 +323,12 @@ class Caller:
 
 _FUSED = {"subject": "Text", "context": "Image"}
 """The inputs of a fusion module, by the sides of `subject | context`."""
+
+
+def _of_all_pairs(fault: Fault) -> Fault:
+    """The fault of a call over two sets of which only some combinations belong together."""
+    help = "a call over two sets is over all their pairs: give both from one set, `def f(x) = ...`, and call `f` with it"
+    return Fault(dataclasses.replace(fault.diagnostic, help=(help,)), fault.value)
 
 
 def _check_view(primitive: Primitive, subjects: dict[str, Value], builder: CallBuilder) -> None:

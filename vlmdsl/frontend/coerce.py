@@ -15,7 +15,7 @@ from vlmdsl.frontend.session import Session
 from vlmdsl.ir import Node, encoder_of
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.mining import FETCH
-from vlmdsl.ir.operations.modules import APPLY, EMBEDDED, STATES
+from vlmdsl.ir.operations.modules import APPLY, EMBEDDED, STATES, pooler_of
 from vlmdsl.ir.operations.scalars import STOP
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import (
@@ -256,10 +256,13 @@ def tokens(session: Session, value: Value, place: Span, wanted_by: str) -> Node:
 
 
 def states(session: Session, value: Value, kind: str, place: Span) -> Node | None:
-    """The last states of the tokens of a text or an image, which fusion takes; None for anything else."""
+    """The last states of the tokens of a text or an image, or what a pooler gives of one, which fusion and text decoders
+    take; None for anything else."""
     value = encode(session, value, place)
-    if not isinstance(value, Node) or value.type != EncodedType(kind) or _headed(value) or _base(value).operation is APPLY:
+    if not isinstance(value, Node) or value.type != EncodedType(kind) or _headed(value):
         return None
+    if _base(value).operation is APPLY:
+        return _output(session, "tokens", value, place) if pooler_of(_base(value)) else None
     return _output(session, STATES, value, place)
 
 
@@ -328,9 +331,11 @@ def context_fault(subject: Value, context: Value | None, fusion: FusionValue, pl
     elif sides == ["Image", "Text"]:
         help = "exchange the sides: the text is on the left of `|`, the image on the right"
     elif sides == ["Text", "Image"]:
-        help = "use the output of a tower: streams with a head, and fused ones, cannot be fused"
+        help = "use the output of a tower, or what a pooler gives of it: streams with a head, or fused before, are not fused"
         if shared_tower(fusion):
             help = f"use the output of `{shared_tower(fusion)}`, whose blocks `{fusion.name}` shares"
+    elif any(type_of(value) == TokensType(tokens="K") for value in (subject, context)):
+        help = "several picks give pooled features: pick one, `mine(..., k=1)`, and for further negatives mine again"
     else:
         help = "fuse a Text with an Image: `text | image`"
     return Fault(ContextNotTaken.at(place, help=(help,), subject=type_of(subject), context=type_of(context)))

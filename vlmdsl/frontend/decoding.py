@@ -10,7 +10,6 @@ from vlmdsl.diagnostics.catalog.values import BadValue
 from vlmdsl.frontend import coerce
 from vlmdsl.frontend.session import Session
 from vlmdsl.ir import Encoder, Node
-from vlmdsl.ir.operations.modules import pooler_of
 from vlmdsl.ir.operations.views import PROMPTED
 from vlmdsl.primitives import Fault
 from vlmdsl.primitives.values import NumberValue, Value, type_of
@@ -54,8 +53,6 @@ def decoded(session: Session, encoder: Encoder, values: Mapping[str, Value], pla
 
 def _context(session: Session, encoder: Encoder, context: Value, place: Span) -> Node:
     """The tokens that the text attends to: the last states of an image, or the features that a pooler gives of it."""
-    if isinstance(context, Node) and pooler_of(context) is not None:
-        return session.add("tokens", context, span=place)
     tokens = coerce.states(session, context, "Image", place)
     if tokens is None:
         raise _wrong(encoder, "context", context, place, "an Image, or what a pooler gives of one")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from vlmdsl.ir.encoders import Encoder, encoder_of
 from vlmdsl.ir.node import Node
+from vlmdsl.ir.operations.detection import AROUND_PATCHES, ATSS, BOX_ERROR, CENTRENESS, GIOU, MATCHED_IOU
 from vlmdsl.ir.operations.encoding import ENCODE, MIX, PATCH_CODES, POOLED, TOKENS, VOCABULARY, source_of
-from vlmdsl.ir.operations.grounding import WORD_MAP
+from vlmdsl.ir.operations.grounding import REGIONS, WORD_MAP
 from vlmdsl.ir.operations.grouping import ASSIGNMENT, PATCH_SEGMENTS
 from vlmdsl.ir.operations.mining import FETCH, fetches_input
 from vlmdsl.ir.operations.modules import APPLY, DROPPED, EMBEDDED, PIXELS, REPLACED, STATES, use_of
@@ -27,6 +28,8 @@ OUTPUTS = (POOLED, TOKENS, VOCABULARY, STATES, EMBEDDED, PATCH_CODES, ASSIGNMENT
 CODES = {"selected": "targets", "all": "ids", "next": "next"}
 """What the input is called that holds ids of tokens, by which they are (`token_ids`)."""
 _DEFAULT_TOWERS = ("vision", "language")
+_AT_PLACES = (REGIONS, ATSS, GIOU, CENTRENESS, AROUND_PATCHES, BOX_ERROR, MATCHED_IOU)
+"""What reads its first input, tokens of an image, at places of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,8 @@ class Stream:
     `codes` and `assignment` say which outputs are used, and `asked_only` that nothing reads the vocabulary but criteria of
     the selected tokens. What the tower is given may be read too: `pixels`, and which of their patches were `dropped` or
     `replaced`; the ids of those tokens of a text that a mask selected, `targets`, of all, `ids`, or of the `next` token of
-    each; which `words` of it name each region; and the segments of patches, of the field `segments`.
+    each; which `words` of it name each region; the segments of patches, of the field `segments`; and that its tokens are
+    read at the places of patches, `placed`.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Stream:
     next: bool = False
     words: bool = False
     segments: str = ""
+    placed: bool = False
 
     @property
     def learns(self) -> bool:
@@ -166,6 +171,7 @@ def streams(program: Program) -> list[Stream]:
     of_inputs = (PIXELS, DROPPED, REPLACED, WORD_MAP)
     read_of = {what: {node.inputs[0] for node in nodes if node.operation is what} for what in of_inputs}
     segmented = [(node.inputs[0], node.inputs[1].string("name")) for node in nodes if node.operation is PATCH_SEGMENTS]
+    placed = {_tower_of(node.inputs[0]) for node in nodes if node.operation in _AT_PLACES}
     return [
         Stream(
             names[position],
@@ -179,9 +185,19 @@ def streams(program: Program) -> list[Stream]:
             replaced=node in read_of[REPLACED],
             **_ids(node, nodes),
             segments=next((field for encode, field in segmented if encode is node), ""),
+            placed=node in placed,
         )
         for position, node in enumerate(encodes)
     ]
+
+
+def _tower_of(tokens: Node) -> Node | None:
+    """The encoded image that tokens are those of; None for those that a module gives of it, such as a decoder of patches."""
+    while tokens.operation is not ENCODE:
+        if tokens.operation is STATES or not tokens.inputs:
+            return None
+        tokens = tokens.inputs[0]
+    return tokens
 
 
 def module_outputs(program: Program) -> list[ModuleOutput]:

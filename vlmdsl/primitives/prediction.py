@@ -12,7 +12,7 @@ from vlmdsl.diagnostics.catalog.meaning import NothingHidden
 from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared
 from vlmdsl.ir import Module, Node, Use, encoder_of, masked_text, parts_of, uses_of
 from vlmdsl.ir.operations.encoding import ENCODE, VOCABULARY, source_of
-from vlmdsl.ir.operations.modules import APPLY, patches_of, use_of
+from vlmdsl.ir.operations.modules import APPLY, STATES, patches_of, use_of
 from vlmdsl.ir.operations.scalars import STOP
 from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.patch_masks import check_all_patches, decodes_states, mask_of_patches, without_masks
@@ -50,6 +50,8 @@ def _linear_of_patches(builder: Builder, encode: Node, parameters: LinearParamet
     if fused and getattr(use_of(encode).module.settings, "attention", "") != "merged":
         help = ('put both in one sequence: `encoder fusion = fuse(attention="merged")`',)
         raise bad_value(builder, "of", "linear", "the fusion has no states of the image", *help)
+    if fused and encode.inputs[1].operation is not STATES:
+        raise bad_value(builder, "of", "linear", "the fusion has what a pooler gives of the image, and no patches of it")
     if not fused and encoder_of(encode).heads:
         help = ("a head outputs pooled features only: use the tower itself, without `project` or `predict`",)
         place = builder.place("stream")
@@ -87,6 +89,10 @@ def _linear(builder: Builder, subjects: Mapping[str, Value], parameters: Paramet
     if isinstance(encoded, Node) and (decodes_states(encoded) or (encoded.operation is APPLY and parameters.of == "image")):
         return _linear_of_patches(builder, encoded, parameters)
     encode, stopped = _encoded_text(builder, subjects["stream"], "linear", "stream")
+    if parameters.of == "image" and encode.type == EncodedType(JOINED):
+        reason = "a shared tower predicts the words of an image and its text in one sequence, not its patches"
+        fused = '`encoder fusion = fuse(attention="merged")`, `linear(text | mask(image, m), of="image", size=...)`'
+        raise bad_value(builder, "of", "linear", reason, f"put both in one sequence by a fusion module: {fused}")
     for name in sorted(parameters.model_fields_set):
         raise bad_value(
             builder, name, "linear", "it is for the patches of an image; a text is predicted by its tower's head"

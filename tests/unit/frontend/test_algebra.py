@@ -58,6 +58,12 @@ def test_what_does_not_combine_is_said(body: str) -> None:
     assert (fault.help == ("features are added: `image.pooled + text.pooled`",)) == (body == "image + text")
 
 
+def test_what_is_added_of_a_stream_are_its_pooled_features() -> None:
+    for body in ("image - running_mean(image)", "text.pooled + image"):
+        (fault, *_) = vlmdsl.check(HEADER + f"minimize contrast({body}, caption, keep=valid)")
+        assert (fault.code, "its `.pooled`" in fault.help[0]) == ("V0302", True)
+
+
 def test_products_and_row_sums_leave_out_what_is_not_a_candidate() -> None:
     """Of both factors; a row without any candidate is 0, in the sum and in the mean."""
     inputs = features("image", "text", "caption")

@@ -9,6 +9,7 @@ import vlmdsl
 HEADER = """recipe r(image: Image, other: Image, text: Text, match: Flag)
 encoder tokenizer = codebook(size=8)
 encoder fusion = fuse(depth=1)
+encoder one = shared(vision, language)
 let m = blocks()
 let n = blocks()
 let logits = linear(mask(image, m), size=8)
@@ -26,6 +27,7 @@ FAULTS = {
     "blocks are replaced": ("contrast(drop(image, m), text)", "V0405"),
     "a patch does not become another": ("contrast(mask(image, m, hidden=1), text)", "V0405"),
     "all patches": ("contrast(mask(image, random(100%)), text)", "V0405"),
+    "the image joined with a text": ('token_loss(linear(one(join(image, text)), of="image", size=8), text)', "V0405"),
     "the image beside a text that attends to it": ('token_loss(linear(text | image, of="image", size=8), text)', "V0405"),
     "a text that is never swapped": ("contrast(image, text, queries=matches(text))", "V0405"),
     "a view is swapped": ("contrast(image, swap(rewrite(text, M=1)))", "V0405"),

@@ -70,6 +70,21 @@ def test_masked_language_modelling_is_the_token_loss_of_what_the_mask_selected(e
     assert digest(short) == digest(long)
 
 
+@pytest.mark.parametrize(
+    "loss",
+    ["token_loss(linear(mask(texts, m)), texts, at=m)", "reconstruct(decode(drop(images, m)), pixels(images), at=m)"],
+)
+def test_what_two_sets_do_not_have_in_common_is_given_from_one(loss: str) -> None:
+    """A call over two sets is over all pairs, and a text is compared with its own tokens only."""
+    header = "recipe r(image: Image, text: Text, caption: Text)\nlet m = random(15%)\nlet images = augment(image, n=2)\n"
+    header += "let texts = each((text, caption))\n"
+    (fault,) = [each for each in vlmdsl.check(f"{header}minimize {loss}") if each.severity == "error"]
+    assert (fault.code, "def f(x)" in fault.help[0]) == ("V0405", True)
+    alone = loss.replace("texts", "x").replace("images", "x")
+    written = f"{header}def f(x) = {alone}\nminimize f({'texts' if 'texts' in loss else 'images'})"
+    assert not [each for each in vlmdsl.check(written) if each.severity == "error"]
+
+
 def test_what_the_tokens_are_is_an_input_of_its_own() -> None:
     recipe = f"{SIGNATURE}let z = linear(mask(text, m))\nminimize token_loss(z, text, at=m) + token_loss(z, text)"
     inputs = vlmdsl.compile(recipe, compiled=False).inputs

@@ -22,6 +22,7 @@ from vlmdsl.backends.torch.compiled import CompiledFunction, Emitted, Result
 from vlmdsl.backends.torch.emit import emit, emit_value
 from vlmdsl.backends.torch.given import GivenModules, applied_modules
 from vlmdsl.backends.torch.learned import LearnedNumbers
+from vlmdsl.backends.torch.lengths import compared_streams
 from vlmdsl.backends.torch.lowered import LoweredFunction, Schedules
 from vlmdsl.backends.torch.naming import passed_names
 from vlmdsl.backends.torch.notebooks import ShownInNotebooks
@@ -30,7 +31,7 @@ from vlmdsl.backends.torch.passing import passed_axes
 from vlmdsl.backends.torch.plugins import try_plugins
 from vlmdsl.backends.torch.references import References
 from vlmdsl.backends.torch.state import State, StateValue
-from vlmdsl.backends.torch.validation import FeatureChecker, compared_streams
+from vlmdsl.backends.torch.validation import FeatureChecker
 from vlmdsl.backends.torch.values import Table, TokenFeatures
 from vlmdsl.ir import (
     Input,

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlmdsl.backends.torch.lengths import entering_streams
 from vlmdsl.backends.torch.numbers import free_attribute, keep_precision, lasting, outside_inference_mode, start_tensor
 from vlmdsl.backends.torch.values import Memory
-from vlmdsl.ir import Node, Program, kept_inputs, sample_index, states, streams, walk
-from vlmdsl.ir.operations.encoding import POOLED
+from vlmdsl.ir import Node, Program, kept_inputs, sample_index, states
 from vlmdsl.ir.operations.state import STATE
-from vlmdsl.types import InputsType, LabelsType, MemoryType, PerSampleType, ScalarType, VectorType, memory_axis
+from vlmdsl.types import InputsType, LabelsType, PerSampleType, ScalarType, memory_axis
 
 __all__ = ["State", "StateValue"]
 
@@ -49,7 +49,7 @@ class State(nn.Module):
         for program in programs:
             index = sample_index(program)
             self._index = self._index if index is None else index.string("name")
-            self._sources = _sources(program) | self._sources
+            self._sources = entering_streams(program) | self._sources
             self._inputs = _inputs(program) | self._inputs
             with outside_inference_mode():
                 for node in states(program):
@@ -277,18 +277,6 @@ def _directions(count: int, dimension: int, name: str) -> Tensor:
 # What `torch.compiler.assume_constant_result` does, without its import of the whole compiler, which eager users do without:
 # these are constants in the graph of a caller that compiles around an objective, which a generator would break.
 _directions._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-def _sources(program: Program) -> dict[str, str]:
-    """For each memory of vectors, and each vector, the input of the objective whose features enter it first: D is theirs."""
-    names = {stream.encode.index: stream.name for stream in streams(program)}
-    return {
-        update.state.string("name"): next(
-            names[node.inputs[0].index] for node in walk([update.node]) if node.operation is POOLED
-        )
-        for update in program.updates
-        if isinstance(update.state.type, MemoryType | VectorType)
-    }
 
 
 def _inputs(program: Program) -> dict[str, str]:

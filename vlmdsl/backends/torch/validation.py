@@ -7,14 +7,11 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
+from vlmdsl.backends.torch.lengths import compared_streams
 from vlmdsl.diagnostics.suggest import suggestion
-from vlmdsl.ir import CODES, Input, ModuleOutput, Node, Program, Stream, inputs, module_outputs, streams
-from vlmdsl.ir.operations.encoding import POOLED, TOKENS
-from vlmdsl.ir.operations.modules import APPLY
-from vlmdsl.ir.operations.views import FIELD
-from vlmdsl.types import DistributionType, TokensType, VectorType, VecType, as_value
+from vlmdsl.ir import CODES, Input, Node, Program, inputs, streams
 
-__all__ = ["FeatureChecker", "compared_streams"]
+__all__ = ["FeatureChecker"]
 
 
 class FeatureChecker:
@@ -109,29 +106,3 @@ def _check_device(tensors: Mapping[str, Tensor]) -> None:
 
 _PREDICTED = tuple((output, ids) for output in ("vocabulary", "predicted") for ids in CODES.values())
 """What is predicted of tokens, beside what they are."""
-_FEATURES = (VecType, VectorType, TokensType, DistributionType)
-"""Types of values with a feature axis. Their dimension is that of the first features that they are computed from."""
-
-
-def compared_streams(program: Program) -> list[tuple[str, str]]:
-    """The pairs of inputs whose features are compared."""
-    compared: dict[int, Stream | ModuleOutput] = {stream.encode.index: stream for stream in streams(program)}
-    compared |= {output.node.index: output for output in module_outputs(program)}
-    names: dict[int, str] = {}
-    pairs: dict[tuple[str, str], None] = {}
-    for node in program.nodes():
-        if node.operation is FIELD and isinstance(as_value(node.type), VecType):
-            names[node.index] = node.string("name")
-        if node.operation in (POOLED, TOKENS):
-            stream = compared[node.inputs[0].index]
-            names[node.index] = stream.input(node.operation)
-            continue
-        if node.operation is APPLY and isinstance(node.type, TokensType):  # a head on tokens, which changes their dimension
-            names[node.index] = compared[node.index].input(TOKENS)
-            continue
-        lengths = [names[parent.index] for parent in node.inputs if parent.index in names]
-        if lengths and isinstance(node.type, _FEATURES):
-            names[node.index] = lengths[0]
-        if node.operation.compares or node.operation.signs:
-            pairs |= dict.fromkeys((lengths[0], other) for other in lengths[1:2])
-    return list(pairs)

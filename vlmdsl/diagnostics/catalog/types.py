@@ -163,8 +163,8 @@ class ContextNotTaken(Problem):
     summary = "a stream with another one as its context"
     explanation = (
         "`text | image` is the text with the image as context: the fusion module (`fuse`) lets its tokens attend to those "
-        "of the image. The text stands on the left, the image on the right, each encoded by a tower or taken from another "
-        "sample (`take`), not by a head, and not yet fused."
+        "of the image. The text stands on the left, the image, or what a pooler gives of it, on the right, each encoded by "
+        "a tower or taken from another sample (`take`), not by a head, and not yet fused."
     )
     bad = "mlm(image | mask(text, random(15%)))"
     good = "mlm(mask(text, random(15%)) | image)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -103,6 +103,15 @@ def requirements(program: Program, views: bool = True) -> list[Requirement]:
     if faults:
         raise DiagnosticError(tuple(faults))
     return list(needs.values())
+
+
+def mapped_names(needs: Sequence[Requirement]) -> list[str]:
+    """What a mapping of a recipe with these needs may name, besides what the evaluation reads.
+
+    Mapping the rewrites of a text that it does not rewrite is harmless: commands are edited, recipes swapped.
+    """
+    rewrites = [need.field + _REWRITES for need in needs if need.kind == "Text"]
+    return list(dict.fromkeys([*(need.field for need in needs), *rewrites]))
 
 
 @dataclass(frozen=True)
@@ -224,9 +233,7 @@ def _probed(source: Source) -> Iterator[Mapping[str, object]]:
 
 def _misdirected(needs: list[Requirement], assignments: Mapping[str, str]) -> list[Diagnostic]:
     """Assignments to fields that nothing reads."""
-    # Mapping the rewrites of a text that this recipe does not rewrite is harmless: commands are edited, recipes swapped.
-    rewrites = [need.field + _REWRITES for need in needs if need.kind == "Text"]
-    names = list(dict.fromkeys([*(need.field for need in needs), *rewrites, *EVALUATED]))
+    names = list(dict.fromkeys([*mapped_names(needs), *EVALUATED]))
     return [
         UnknownField.at(_COMMAND_LINE, field=name, help=(suggestion(name, names, "the fields"),))
         for name in assignments

@@ -12,7 +12,7 @@ from torch import Tensor
 from vlmdsl.backends.torch.applied import states_input
 from vlmdsl.backends.torch.step import Environment
 from vlmdsl.ir import Node, Program, loaded_origin, parts_of, root_field, vocabulary_use
-from vlmdsl.ir.operations.encoding import source_of
+from vlmdsl.ir.operations.encoding import TOKENS, source_of
 from vlmdsl.ir.operations.mining import FETCH, fetches_input
 from vlmdsl.ir.operations.modules import APPLY, EMBEDDED, MATCHED, MATCHING, STATES, use_of
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
@@ -241,8 +241,8 @@ def _picks(fused: Node, environment: Environment) -> Tensor:
 
 
 def _of_batch(taken: Node) -> Node:
-    """What the tokens of picked samples were taken from: those of the whole batch."""
-    while taken.operation not in (STATES, EMBEDDED):
+    """What the tokens of picked samples were taken from: those of the whole batch, by a tower or a pooler."""
+    while taken.operation not in (STATES, EMBEDDED, TOKENS):
         taken = taken.inputs[0]
     return taken
 

@@ -17,7 +17,7 @@ from vlmdsl.ir.modules import FusionSettings, PluginFusionSettings
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.modules import use_of
 from vlmdsl.ir.schedule import Applied, Value
-from vlmdsl.runtime.model.contexts import ContextMask, ContextStates
+from vlmdsl.runtime.model.contexts import ContextMask, ContextStates, context_width
 from vlmdsl.runtime.model.family import Families, ModuleFamily, Needs, OfModel
 from vlmdsl.runtime.model.named import NamedModules
 from vlmdsl.runtime.model.towers import Towers
@@ -71,8 +71,10 @@ class Fusions(ModuleFamily):
         for output in needs.outputs:
             module = use_of(output.node).module
             if isinstance(module.settings, FusionSettings | PluginFusionSettings):
-                names = [encoder_of(_encode(parent)).tower for parent in output.node.inputs]
-                own._register(module, module.settings, *(EncodedBy(name, towers.encoder(name)) for name in names))
+                text, *context = output.node.inputs
+                tower = encoder_of(_encode(text)).tower
+                widths = [context_width(states, towers.encoder) for states in context]
+                own._register(module, module.settings, EncodedBy(tower, towers.encoder(tower)), *widths)
         return own
 
     def length(self, module: Module) -> int:
@@ -95,11 +97,12 @@ class Fusions(ModuleFamily):
         module: Module,
         settings: FusionSettings | PluginFusionSettings,
         text: EncodedBy,
-        image: EncodedBy | None = None,
+        width: int | None = None,
     ) -> None:
-        shape = (settings, text.encoder.states_width, None if image is None else image.encoder.states_width)
+        """`width` is that of the context, None without one."""
+        shape = (settings, text.encoder.states_width, width)
         if module.name not in self.parts:
-            self.parts[module.name], self._widths[module.name] = _built(module, settings, text, shape[2])
+            self.parts[module.name], self._widths[module.name] = _built(module, settings, text, width)
             self._shapes[module.name] = shape
         elif shape != self._shapes[module.name]:
             problem = f"shares the module `{module.name}` with a use of other sizes"

@@ -16,8 +16,8 @@ __all__ = ["check_image_views"]
 
 
 def check_image_views(encoders: Mapping[str, Encoder], streams: Iterable[Stream]) -> None:
-    """Raises `DiagnosticError` where a tower gets small crops, or dropped or replaced patches, that it cannot take (V0832),
-    or sees pixels of those that are predicted (V0834)."""
+    """Raises `DiagnosticError` where a tower gets small crops, or dropped or replaced patches, that it cannot take, or has
+    no features at the places that boxes are compared with (V0832), or sees pixels of patches that are predicted (V0834)."""
     for stream in streams:
         tower = stream.encoder.tower
         form = encoders[tower].image_format
@@ -29,6 +29,11 @@ def check_image_views(encoders: Mapping[str, Encoder], streams: Iterable[Stream]
         if (stream.dropped or stream.replaced) and encoders[tower].overlapping_patches:
             way_out = ('build it with one linear map per patch: `VisionConfig(..., stem="patch")`',)
             raise DiagnosticError((DroppedPatchesLeak.at(Span("encoders", 0, 0), tower=tower, help=way_out),))
+        if stream.placed and encoders[tower].groups:
+            problem = "has to give features at places of an image, for boxes, but its tokens are groups of patches"
+            own = f'`encoder eye = separate({tower}, name="eye")`, `regions(eye(image), boxes)`'
+            another = "or choose one that gathers no groups, such as `vit:tiny`"
+            raise _unfit(tower, problem, f"give boxes a tower of their own: {own}", another)
         if stream.segments and form is not None and form.patch is None:
             problem = "has to say which patches are of which segment, but its encoder has no patches that can be told apart"
             raise _unfit(tower, problem, "the built-in encoders `vit:` and `segclip:` have")

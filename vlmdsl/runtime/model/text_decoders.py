@@ -11,11 +11,10 @@ from vlmdsl.backends.torch.step import Environment
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import Node, Stream, encoder_of, parts_of
-from vlmdsl.ir.modules import PoolerSettings, TextDecoderSettings
-from vlmdsl.ir.operations.encoding import ENCODE, context_of, parallel_draw_of, prefix_draw_of
-from vlmdsl.ir.operations.modules import APPLY, use_of
+from vlmdsl.ir.modules import TextDecoderSettings
+from vlmdsl.ir.operations.encoding import context_of, parallel_draw_of, prefix_draw_of
 from vlmdsl.ir.operations.views import PROMPTED
-from vlmdsl.runtime.model.contexts import ContextMask, ContextStates
+from vlmdsl.runtime.model.contexts import ContextMask, ContextStates, context_width
 from vlmdsl.runtime.modules import TextDecoderTower
 from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.runtime.values import MaskedTokens, Parallel, Prefix, TextBatch, TowerInput, Value, prefix_lengths, prompted
@@ -79,12 +78,12 @@ def built_decoder(
 ) -> TextDecoderTower:
     """A decoder with untrained weights; `towers` are those that encode its contexts. `text_length` is that of a text, or of
     a prompt. Raises `DiagnosticError` (V0832) if contexts are of different widths, or heads do not divide its width."""
-    widths = {_width(context, towers) for context in need.contexts}
+    widths = {context_width(context, towers.__getitem__) for context in need.contexts}
     if len(widths) > 1:
         listed = ", ".join(map(str, sorted(widths)))
         raise _unfit(tower, f"attends to contexts of different widths: {listed}", "give each its own decoder: `name=`")
-    context_width = next(iter(widths), None)
-    entering = towers[need.words].states_width if need.words else context_width
+    of_context = next(iter(widths), None)
+    entering = towers[need.words].states_width if need.words else of_context
     blocks, settings = towers[need.words].shared_blocks if need.words else None, need.settings
     if not settings.depth and blocks is not None:
         settings = replace(settings, depth=len(blocks.blocks), heads=blocks.heads)
@@ -93,9 +92,7 @@ def built_decoder(
         problem = f"has states of {width} numbers, which its {settings.heads} heads do not divide evenly"
         raise _unfit(tower, problem, "set `heads` of `text_decoder` to a divisor, or leave it out")
     length = 2 * text_length if need.prompted else text_length
-    return TextDecoderTower(
-        settings, width, vocabulary_size, length, dimension, context_width, yields, parallel=need.parallel
-    )
+    return TextDecoderTower(settings, width, vocabulary_size, length, dimension, of_context, yields, parallel=need.parallel)
 
 
 def split_text(encode: Node, environment: Environment, form: Any) -> tuple[TextBatch, Prefix | None, MaskedTokens | None]:
@@ -124,18 +121,6 @@ def decoder_input(encode: Node, environment: Environment, form: Any, *, whole: b
         states, mask = states_input(context, environment)
         ports |= {"context": ContextStates(states)} | ({} if mask is None else {"context_mask": ContextMask(mask)})
     return TowerInput(words, ports)
-
-
-def _width(context: Node, towers: Mapping[str, Encoder]) -> int:
-    """The length of the vectors of a context."""
-    below = context.inputs[0]
-    while below.operation not in (ENCODE, APPLY):
-        below = below.inputs[0]
-    if below.operation is ENCODE:
-        return towers[encoder_of(below).tower].states_width
-    settings = use_of(below).module.settings
-    assert isinstance(settings, PoolerSettings)
-    return settings.width or _width(below.inputs[0], towers)
 
 
 def _unfit(tower: str, problem: str, *help_texts: str) -> DiagnosticError:

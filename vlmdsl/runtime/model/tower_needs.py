@@ -131,9 +131,12 @@ def check_lengths(
             encoded = [owners[name] for name in pair if name in owners]
             headed = any(encoder.heads for encoder in encoded)
             help = "give the heads the same output dimension: `out=`" if headed else "set one `model.dimension` for all"
-            if len(encoded) < len(pair) and any(name.endswith("_tokens") for name in pair):  # tokens of a module
+            if len(encoded) < len(pair):  # features of a module
                 shortest = min(lengths[name] for name in pair)
-                help = f'a head on tokens gives them another length: `token_head(tokens, out={shortest}, name="compared")`'
+                help = f"a head of the fusion module gives another length: `project(fusion, out={shortest})`"
+                if any(name.endswith("_tokens") for name in pair):
+                    head = f'`token_head(tokens, out={shortest}, name="compared")`'
+                    help = f"a head on tokens gives them another length: {head}"
             problem = f"and what it is compared with have different feature dimensions: {differing}"
             raise _unfit(encoded[0].tower if encoded else pair[0], problem, help)
 

@@ -273,9 +273,10 @@ def build_model(
     Towers of `separate_patches` have them for another stage, if this objective does not need them.
     """
     encoders = built_encoders([objective], config, tokenizers, facts or {}, separate_patches)
-    _allocate(objective, encoders)
     lengths = _vector_lengths(objective, facts or {})
-    return _settled(VisionLanguageModel(encoders, objective, steps=config.train.steps, lengths=lengths), config, world)
+    model = VisionLanguageModel(encoders, objective, steps=config.train.steps, lengths=lengths)
+    _allocate(objective, encoders, {**lengths, **model.parts.lengths})
+    return _settled(model, config, world)
 
 
 def build_flow_models(
@@ -292,8 +293,8 @@ def build_flow_models(
     encoders = built_encoders([*objectives.values()], config, tokenizers, together, separate_patches)
     lengths = {flow: _vector_lengths(objective, facts[flow]) for flow, objective in objectives.items()}
     built = FlowModels(encoders, objectives, steps=config.train.steps, lengths=lengths)
-    for objective in objectives.values():
-        _allocate(objective, encoders)
+    for flow, objective in objectives.items():
+        _allocate(objective, encoders, {**lengths[flow], **built.parts.lengths})
     return _settled(built, config, world)
 
 
@@ -307,10 +308,14 @@ def _settled(model: _Model, config: RunConfig, world: World) -> _Model:
     return model
 
 
-def _allocate(objective: Objective, encoders: Mapping[str, Encoder]) -> None:
-    """Give queues and means the lengths of the features that enter them."""
-    towers = ((stream.name, stream.encoder, encoders[stream.encoder.tower].dimension) for stream in objective.streams)
-    objective.state.allocate({name: encoder.dimension(tower) for name, encoder, tower in towers})
+def _allocate(objective: Objective, encoders: Mapping[str, Encoder], others: Mapping[str, int]) -> None:
+    """Give queues and means the lengths of the features that enter them; `others` are those of fields that hold vectors, and
+    of modules."""
+    lengths = dict(others)
+    for stream in objective.streams:
+        tower = encoders[stream.encoder.tower].dimension
+        lengths |= {stream.name: stream.encoder.dimension(tower), stream.input("tokens"): tower}
+    objective.state.allocate(lengths)
 
 
 def _vector_lengths(objective: Objective, facts: Mapping[str, Any]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from typing import Any
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Flow, Stage, Writing, ramps, sample_index, writer_of, writings
-from vlmdsl.runtime.data import BatchLoader, MixedBatches, Mixture, Source, Survey, requirements, texts_of
+from vlmdsl.runtime.data import BatchLoader, MixedBatches, Mixture, Source, Survey, mapped_names, requirements, texts_of
 from vlmdsl.runtime.evaluation import code_prediction_of, comparison_of, first_image_tower
 from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
 from vlmdsl.runtime.model.tower_needs import tower_needs
@@ -266,23 +266,28 @@ def models_of(model: Model, stage: StageOfRun) -> dict[str, VisionLanguageModel]
 
 
 def open_course(
-    course: Sequence[StageOfRun], evaluate_on: tuple[str, ...] = (), evaluate_map: Mapping[str, str] | None = None
+    course: Sequence[StageOfRun],
+    evaluate_on: tuple[str, ...] = (),
+    evaluate_map: Mapping[str, str] | None = None,
+    *,
+    only: str | None = None,
 ) -> Opened:
-    """Open the data of all stages, each source once. Only flows that are measured have held-out data.
+    """Open the data of all stages, or of one, each source once. Only flows that are measured have held-out data.
 
+    `course` is the whole run even where the data of `only` one of its stages is opened: settings map the fields of all.
     Raises DiagnosticError with everything that is missing for the first flow with missing data.
     """
     sources: dict[str, tuple[Source, Source | None]] = {}
     stages: dict[str, dict[str, Data]] = {}
-    fields = {need.field for stage in course for flow in stage.flows for need in requirements(flow.objective.program)}
-    for stage in course:
+    fields = {name for stage in course for flow in stage.flows for name in _mapped(flow)}
+    for stage in course if only is None else [stage for stage in course if stage.name == only]:
         stages[stage.name] = {}
         for flow in stage.flows:
             key = flow.config.data.model_dump_json(exclude={"map"})
             with nullcontext() if evaluate_on else _naming(stage, flow):
                 train, val = sources[key] = sources.get(key) or open_sources(flow.config, evaluate_on)
                 held_out = val if flow is stage.measured or (stage.is_measured(flow) and not evaluate_on) else None
-                others = fields - {need.field for need in requirements(flow.objective.program)}
+                others = fields - _mapped(flow)
                 stages[stage.name][flow.name] = map_data(
                     flow.objective.program,
                     _without(flow.config, others),
@@ -292,6 +297,11 @@ def open_course(
                     held_out_map={name: to for name, to in (evaluate_map or {}).items() if name not in others},
                 )
     return Opened(stages)
+
+
+def _mapped(flow: FlowOfRun) -> set[str]:
+    """What a mapping may name of a flow."""
+    return set(mapped_names(requirements(flow.objective.program)))
 
 
 def _without(config: RunConfig, fields: Collection[str]) -> RunConfig:

@@ -187,7 +187,7 @@ def _built(
     name = stage_of(checkpoint, [stage.name for stage in course])
     stage = next(stage for stage in course if stage.name == name)
     facts = DataFacts.recorded(stage, folder.read_facts()) if only_weights else None
-    data = {} if facts else open_course([stage], evaluate_on, evaluate_map).stages[stage.name]
+    data = {} if facts else open_course(course, evaluate_on, evaluate_map, only=stage.name).stages[stage.name]
     tokenizers = stored_tokenizers(checkpoint)
     model = stage.build(tokenizers, world, facts or DataFacts.of(data))
     if data:

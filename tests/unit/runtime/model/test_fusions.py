@@ -88,3 +88,26 @@ def test_heads_stand_on_a_fusion_module_and_on_each_other() -> None:
         "fusion_predict": 12,
         "fusion_project": 5,
     }
+
+
+@pytest.mark.parametrize(
+    ("compared", "help"),
+    [
+        ("(text | image).pooled, image", "`project(fusion, out=4)`"),
+        ("(text | image).tokens, image, sim=tokenmax", "`token_head(tokens, out=4"),
+        ("(text | image).pooled + image.pooled, text", "`project(fusion, out=4)`"),
+        ("nearest(image, queue((text | image).pooled, size=8)), text", "`project(fusion, out=4)`"),
+    ],
+)
+def test_features_of_another_length_get_a_head_that_fits(compared: str, help: str) -> None:
+    recipe = "recipe r(image: Image, text: Text)\nencoder fusion = fuse(depth=1)\n"
+    yields = ("states", "pooled", "tokens")
+    towers = {"vision": image_tower(), "language": text_tower()}
+    for tower in towers.values():
+        tower.yields |= set(yields)
+    objective = vlmdsl.compile(f"{recipe}minimize contrast({compared})", compiled=False)
+    with pytest.raises(DiagnosticError, match="different feature dimensions") as caught:
+        VisionLanguageModel(towers, objective)
+    assert help in caught.value.diagnostics[0].help[0]
+    headed = f"{recipe}encoder joint = project(fusion, layers=1, out=4)\nminimize contrast(joint(text, image), image)"
+    VisionLanguageModel(towers, vlmdsl.compile(headed, compiled=False))

@@ -16,6 +16,8 @@ from vlmdsl.planning import applied_of, schedule_of
 from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.model.tower_needs import tower_needs
 from vlmdsl.runtime.modules.towers import (
+    GroupingConfig,
+    GroupingTransformer,
     SharedConfig,
     SharedTransformer,
     TextConfig,
@@ -282,6 +284,21 @@ def test_views_that_a_tower_cannot_take_are_a_diagnostic(view, tower, words):
     objective = RecordingObjective(planned(f"contrast({view}, text)"))
     with pytest.raises(DiagnosticError, match=words) as caught:
         VisionLanguageModel({"vision": tower(), "language": language()}, objective)
+    assert caught.value.diagnostics[0].code == "V0832"
+
+
+@pytest.mark.parametrize("boxes", ["regions(image, boxes)", "image"])
+def test_groups_of_patches_are_at_no_place_of_an_image(boxes):
+    """Even where there are as many groups as patches of a square grid."""
+    tower = GroupingTransformer(GroupingConfig(image_size=8, patch_size=4, width=16, depths=(1, 1), heads=2, groups=(4,)), 8)
+    at = ", at=atss(image, boxes)" if boxes == "image" else ""
+    recipe = f"""recipe named(image: Image, phrases: Phrases, boxes: Boxes)
+let words = language(text_of(phrases))
+minimize focal(alignment({boxes}, words), word_map(words, boxes{at}))
+"""
+    towers = {"vision": tower, "language": language(("tokens",))}
+    with pytest.raises(DiagnosticError, match="its tokens are groups of patches") as caught:
+        VisionLanguageModel(towers, RecordingObjective(build(recipe).planned))
     assert caught.value.diagnostics[0].code == "V0832"
 
 
