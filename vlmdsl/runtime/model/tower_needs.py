@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import TowerDoesNotFit
 from vlmdsl.ir import Column, Program, Reading, Stream, kept_inputs, loaded_parts, parts_of
-from vlmdsl.ir import Encoder as ObjectiveEncoder
 from vlmdsl.ir.modules import CodebookSettings
 from vlmdsl.ir.operations.modules import replacements_of
 from vlmdsl.runtime.model.text_decoders import DecoderNeed, decoder_need
@@ -16,7 +15,7 @@ from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.source import Span
 from vlmdsl.types import EncodedType
 
-__all__ = ["TowerNeed", "check_kept_inputs", "check_lengths", "check_towers", "tower_needs"]
+__all__ = ["TowerNeed", "check_kept_inputs", "check_lengths", "check_towers", "lengths_of_streams", "tower_needs"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +109,15 @@ def check_kept_inputs(program: Program, readings: Iterable[Reading], streams: It
             raise _unfit(first, problem, "give both the same image size and standardisation, or the same tokenizer")
 
 
+def lengths_of_streams(encoders: Mapping[str, Encoder], streams: Iterable[Stream]) -> dict[str, int]:
+    """The dimensions of pooled features and tokens, by the names of the objective's inputs."""
+    lengths: dict[str, int] = {}
+    for stream in streams:
+        tower = encoders[stream.encoder.tower].dimension
+        lengths |= {stream.name: stream.encoder.dimension(tower), stream.input("tokens"): tower}
+    return lengths
+
+
 def check_lengths(
     encoders: Mapping[str, Encoder],
     streams: Iterable[Stream],
@@ -118,13 +126,9 @@ def check_lengths(
 ) -> None:
     """Check that compared features have the same dimension; `others` are those of fields that hold vectors, and of
     modules."""
-    lengths = dict(others)
-    owners: dict[str, ObjectiveEncoder] = {}
-    for stream in streams:
-        tower = encoders[stream.encoder.tower].dimension
-        dimensions = {stream.name: stream.encoder.dimension(tower), stream.input("tokens"): tower}
-        lengths.update(dimensions)
-        owners.update(dict.fromkeys(dimensions, stream.encoder))
+    streams = list(streams)
+    lengths = {**others, **lengths_of_streams(encoders, streams)}
+    owners = {name: stream.encoder for stream in streams for name in (stream.name, stream.input("tokens"))}
     for pair in compared:
         if len({lengths[name] for name in pair if name in lengths}) > 1:
             differing = ", ".join(f"`{name}` {lengths[name]}" for name in pair)

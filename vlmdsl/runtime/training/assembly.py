@@ -47,6 +47,7 @@ from vlmdsl.runtime.data.loading import workers_for
 from vlmdsl.runtime.data.order import Part
 from vlmdsl.runtime.data.stand_ins import Call
 from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
+from vlmdsl.runtime.model.tower_needs import lengths_of_streams
 from vlmdsl.runtime.modules.recompute import recompute_activations
 from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.runtime.tokenizer import Tokenizers
@@ -311,11 +312,7 @@ def _settled(model: _Model, config: RunConfig, world: World) -> _Model:
 def _allocate(objective: Objective, encoders: Mapping[str, Encoder], others: Mapping[str, int]) -> None:
     """Give queues and means the lengths of the features that enter them; `others` are those of fields that hold vectors, and
     of modules."""
-    lengths = dict(others)
-    for stream in objective.streams:
-        tower = encoders[stream.encoder.tower].dimension
-        lengths |= {stream.name: stream.encoder.dimension(tower), stream.input("tokens"): tower}
-    objective.state.allocate(lengths)
+    objective.state.allocate({**others, **lengths_of_streams(encoders, objective.streams)})
 
 
 def _vector_lengths(objective: Objective, facts: Mapping[str, Any]) -> dict[str, int]:
