@@ -15,6 +15,7 @@ __all__ = [
     "ALBEF_CORE",
     "DATA",
     "DROPPED_CONTEXT",
+    "NOISY",
     "PER_SAMPLE",
     "SETTINGS",
     "columns_of",
@@ -79,6 +80,28 @@ minimize {
 }
 """
 """Numbers kept per sample of the data set: averages as of SogCLR, and noise as a mixture finds it after every epoch."""
+NOISY = """vlo 1
+recipe noisy(image: Image, text: Text, temperature = 0.1)
+encoder captioner = text_decoder(depth=1, width=16, heads=2)
+encoder fusion = fuse(depth=1)
+encoder elder = ema(language, momentum=0.9)
+let m = random(50%)
+let masked = mask(text, m)
+let caption = swap(text, share=50%)
+let own = matches(caption)
+let agreement = exp(score(image, text))
+let noise = mixture(running_mean(agreement, per="sample", momentum=0), component="smaller", start=0.5, name="noise")
+let wrong = mine(similarity(image, text) / temperature, along="rows")
+minimize {
+  captions: next_token(linear(captioner(text, image)), text, weight=1 - noise, where=own, reduction="sample")
+  words:    mlm(masked | image, weight=agreement)
+  taught:   distill(linear(masked), linear(elder(masked)), at=m, where=own, weight=stop(agreement))
+  pixels:   reconstruct(decode(drop(image, m), depth=1, width=16, heads=2), pixels(image), at=m, weight=agreement)
+  pairs:    matching(caption | image, own, weight=agreement)
+  mined:    matched(text | image, take(text, wrong) | image, where=own, weight=agreement)
+}
+"""
+"""Losses of words, patches and pairs in which noisy samples count less, by a number kept per sample or one that learns."""
 SMALL = {"hidden": 16, "out": 10, "bottleneck": 6, "clusters": 10, "size": 20, "k": 3, "row_height": 8, "momentum": 0.9}
 SMALL |= {"depth": 1, "width": 16, "heads": 2, "entries": 12, "queries": 6, "words_depth": 1}
 SMALL |= {"pixels_depth": 1, "pixels_width": 16, "pixels_heads": 2}

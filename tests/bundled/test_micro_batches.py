@@ -15,6 +15,7 @@ from bundled.runs import (
     ALBEF_CORE,
     DATA,
     DROPPED_CONTEXT,
+    NOISY,
     PER_SAMPLE,
     SETTINGS,
     columns_of,
@@ -58,8 +59,8 @@ def in_double(batch: Batch) -> Batch:
 
 @pytest.mark.parametrize(
     "recipe",
-    [*OBJECTIVES.values(), ALBEF_CORE, DROPPED_CONTEXT, PER_SAMPLE],
-    ids=[*OBJECTIVES, "fusion", "contexts", "numbers kept per sample"],
+    [*OBJECTIVES.values(), ALBEF_CORE, DROPPED_CONTEXT, PER_SAMPLE, NOISY],
+    ids=[*OBJECTIVES, "fusion", "contexts", "numbers kept per sample", "weights of samples"],
 )
 def test_the_gradient_is_that_of_the_whole_batch(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)

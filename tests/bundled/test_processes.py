@@ -21,6 +21,7 @@ from bundled.runs import (
     ALBEF_CORE,
     DATA,
     DROPPED_CONTEXT,
+    NOISY,
     PER_SAMPLE,
     SETTINGS,
     columns_of,
@@ -37,10 +38,10 @@ from vlmdsl.testing.distributed import run_processes
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 STEPS = 2
-RUNS = {**OBJECTIVES, "fusion": ALBEF_CORE, "contexts": DROPPED_CONTEXT, "kept": PER_SAMPLE, **RECOMBINED}
-IN_CHUNKS = ("declip", "moco_v3", "fusion", "kept", "fiber.coarse", "blip")
+RUNS = {**OBJECTIVES, "fusion": ALBEF_CORE, "contexts": DROPPED_CONTEXT, "kept": PER_SAMPLE, "noisy": NOISY, **RECOMBINED}
+IN_CHUNKS = ("declip", "moco_v3", "fusion", "kept", "noisy", "fiber.coarse", "blip")
 """Those that run in micro-batches too: queues, teachers, batch statistics of heads, fusion, numbers kept per sample,
-inputs kept in a queue, modules that share weights."""
+weights of samples in losses of tokens, inputs kept in a queue, modules that share weights."""
 
 
 def configuration(columns: dict[str, str], micro: int | None) -> RunConfig:

@@ -36,8 +36,27 @@ def values_and_gradients() -> list[Tensor]:
         gradients = torch.autograd.grad(loss, learned)
         results += [loss.detach(), *(gradient / process_count() for gradient in gradients)]
     decoded.requires_grad_()
+    states.requires_grad_()
     loss = ops.reconstruct(decoded, target, at)
-    return [*results, loss.detach(), torch.autograd.grad(loss, decoded)[0] / process_count()]
+    results += [loss.detach(), torch.autograd.grad(loss, decoded)[0] / process_count()]
+    return results + of_some_samples(states, targets, decoded, target, at)
+
+
+def of_some_samples(states: Tensor, targets: Tensor, decoded: Tensor, target: Tensor, at: Tensor) -> list[Tensor]:
+    """Losses with a weight of each sample, which two processes hold unequal sums of, and with a condition."""
+    weight = own_slice(torch.tensor([3.0, 0.5, 0.25, 1.0], dtype=torch.float64)).requires_grad_()
+    where = own_slice(torch.tensor([True, True, True, False]))
+    options = {"sample_weight": weight, "where": where}
+    losses = [ops.token_loss(states, targets % 6, reduction=by, **options) for by in ("token", "sample", "sum")]
+    losses += [ops.token_loss(states, targets % 6, reduction=by, where=where) for by in ("token", "sample", "sum")]
+    losses.append(ops.reconstruct(decoded, target, at, **options))
+    losses.append(ops.matching(decoded[:, 0, :2], at[:, 1], **options))
+    losses.append(ops.matched(decoded[:, 0, :2], decoded[:, 1, :2], at[:, 1], **options))
+    results = []
+    for loss in losses:
+        gradients = torch.autograd.grad(loss, [decoded, weight, states], allow_unused=True)
+        results += [loss.detach(), *(gradient / process_count() for gradient in gradients if gradient is not None)]
+    return results
 
 
 def test_two_processes_are_one() -> None:

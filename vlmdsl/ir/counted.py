@@ -13,6 +13,7 @@ from vlmdsl.ir.operation import Operation
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.grounding import FOCAL
 from vlmdsl.ir.operations.modules import MATCHED
+from vlmdsl.ir.operations.rules import of_samples
 from vlmdsl.ir.program import Program
 
 __all__ = ["COUNTED", "Counted", "counted_in", "read_by_metrics"]
@@ -30,7 +31,7 @@ class Counted(NamedTuple):
 
     def inputs(self, criterion: Node) -> tuple[Node, ...]:
         """What they are counted in."""
-        return criterion.inputs[self.first :: self.step]
+        return of_samples(criterion).inputs[self.first :: self.step]
 
 
 COUNTED: Mapping[Operation, Counted] = {

@@ -112,6 +112,9 @@ class Operation(str):
     """What its value is a sum or a mean over, one of them in words, where a step may have none: the value is 0 then."""
     stops_gradient: bool = False
     """No gradient reaches its inputs."""
+    samples_after: int = 0
+    """For a mean that can be restricted to some samples and weighted by sample: the place among its inputs where a Condition
+    and a Score for that may stand (`ir.of_samples`). 0: it cannot."""
 
     excludes: bool = False
     """Some entries of its matrix are not candidates, whatever their values."""

@@ -14,6 +14,7 @@ from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.matrices import EXCLUDE, EXCLUDE_OWN, SIMILARITY, TRANSPOSE
 from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE
 from vlmdsl.ir.operations.reductions import MEAN
+from vlmdsl.ir.operations.rules import of_samples
 from vlmdsl.ir.operations.scalars import AND, NOT, OR, WHERE
 from vlmdsl.ir.operations.state import NEAREST
 from vlmdsl.ir.operations.targets import SMOOTH, SOFTMAX
@@ -119,6 +120,8 @@ def _reads(node: Node, relevance: Relevance) -> Read:
     rule = _RULES.get(node.operation)
     if rule is not None:
         return rule(node, relevance)
+    if node.operation.samples_after:
+        return _of_samples(node)
     if node.operation.criterion:
         return _criterion(node, relevance)
     if node.operation.elementwise or node.operation.per_sample:
@@ -150,6 +153,14 @@ def _smooth(node: Node, relevance: Relevance) -> Read:
     target, *epsilon = node.inputs
     queries = _union(relevance.rows, relevance.columns)
     return [(target, relevance), *((mass, ALL if mass.type == ScalarType() else queries) for mass in epsilon)]
+
+
+def _of_samples(node: Node) -> Read:
+    """A mean that can be restricted to some samples: of their weights those of these samples."""
+    inputs, where, weight = of_samples(node)
+    yield from ((parent, _everything(parent.type)) for parent in inputs if not isinstance(parent.type, ConditionType))
+    if weight is not None:
+        yield weight, ALL if where is None else holds(where)
 
 
 def _mean(node: Node, relevance: Relevance) -> Read:

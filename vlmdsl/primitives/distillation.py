@@ -14,6 +14,7 @@ from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.patch_masks import check_all_patches, mask_of_patches, without_masks
 from vlmdsl.primitives.prediction import AT, logits_of_tokens, which_tokens, without_decoder
 from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.samples import SAMPLES, chosen_samples
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import MaskValue, Value
 from vlmdsl.types import LogitsType
@@ -41,7 +42,8 @@ def _distill(builder: Builder, subjects: Mapping[str, Value], parameters: Parame
     for argument, logits in (("logits", own), ("teacher", teacher)):
         without_decoder(builder, logits.inputs[0], argument, "distill", subjects[argument])
     which = which_tokens(builder, own.inputs[0], {"logits": texts[0], "at": subjects["at"]}, "distill")
-    loss = builder.add("distill", own, teacher, builder.add("token_ids", own.inputs[0], which=which), **arguments)
+    chosen = chosen_samples(builder, subjects, "distill")
+    loss = builder.add("distill", own, teacher, builder.add("token_ids", own.inputs[0], which=which), *chosen, **arguments)
     return builder.add("stop", loss) if stopped else loss
 
 
@@ -67,7 +69,7 @@ def _distill_patches(
         help = ("name the mask, `let hidden = random(75%)`, and use it in both: `drop(image, hidden)`, `at=hidden`",)
         raise bad_value(builder, "at", "distill", "of patches, those are compared that a mask dropped or replaced", *help)
     masked = mask_of_patches(builder, patches_of(own), at, "at", "distill")
-    loss = builder.add("distill", own, teacher, masked, **arguments)
+    loss = builder.add("distill", own, teacher, masked, *chosen_samples(builder, subjects, "distill"), **arguments)
     return builder.add("stop", loss) if stopped else loss
 
 
@@ -85,6 +87,7 @@ register(
             Subject("logits", ("Logits",), "the logits of each token"),
             Subject("teacher", ("Logits",), "a teacher's logits of the same tokens, or of the same patches"),
             AT,
+            *SAMPLES,
         ),
         parameters=DistillParameters,
         laws=("permutation", "non_negative"),

@@ -13,6 +13,7 @@ from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.modules import APPLY, use_of
 from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.samples import SAMPLES, chosen_samples
 from vlmdsl.primitives.spec import Builder, GivenName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import EncoderValue, FusionValue, TupleValue, Value
 from vlmdsl.source.limits import MAXIMUM_LAYERS, MAXIMUM_WIDTH
@@ -106,7 +107,7 @@ register(
 
 def _matched(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     pairs = _logits(builder, subjects["pairs"], "pairs")
-    inputs = [pairs]
+    inputs = [pairs, *chosen_samples(builder, subjects, "matched")]
     for name in ("others", "more"):
         value = subjects[name]
         if isinstance(value, TupleValue):  # left out
@@ -135,13 +136,15 @@ register(
         family="fusion",
         summary=(
             "Image-text matching: a linear head on a text given an image separates pairs from mined negatives; the "
-            "mean cross-entropy over both. A sample without a pick has no negative."
+            "mean cross-entropy over both. A sample without a pick has no negative. `where` and `weight` are about the pair "
+            "of a sample and its negatives."
         ),
         meaning=_matched,
         subjects=(
             Subject("pairs", ("Encoded",), "texts given their images"),
             Subject("others", ("Encoded",), "texts given images, where the text or the image is that of a picked sample"),
             Subject("more", ("Encoded",), "further negatives", default=TupleValue(())),
+            *SAMPLES,
         ),
         formula=r"-\frac{1}{N} \sum_n \log p(y_n \mid t_n, x_n)",
         cost="one pass of fusion per argument",

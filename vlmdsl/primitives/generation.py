@@ -14,6 +14,7 @@ from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.prediction import TARGETS, TokenLossParameters, check_targets, logits_of_tokens
 from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.samples import SAMPLES, chosen_samples
 from vlmdsl.primitives.spec import Builder, GivenName, OptionalName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import EncoderValue, FusionValue, TupleValue, Value
 from vlmdsl.source.limits import MAXIMUM_BLOCKS, MAXIMUM_WIDTH
@@ -151,7 +152,8 @@ def _next_token(builder: Builder, subjects: Mapping[str, Value], parameters: Par
         raise wrong_type(builder, "logits", "next_token", subjects["logits"], expected)
     check_targets(builder, encode, "targets", subjects["targets"], "next_token")
     arguments = parameters.model_dump(exclude_defaults=True)
-    loss = builder.add("token_loss", logits, builder.add("token_ids", encode, which="next"), **arguments)
+    chosen = chosen_samples(builder, subjects, "next_token")
+    loss = builder.add("token_loss", logits, builder.add("token_ids", encode, which="next"), *chosen, **arguments)
     return builder.add("stop", loss) if stopped else loss
 
 
@@ -161,10 +163,15 @@ register(
         family="generation",
         summary=(
             "The cross-entropy between the logits at each token and the id of the next one, averaged over the tokens of the"
-            " global batch; never of padding, the first token or a prefix; 0 if there are none."
+            " global batch; never of padding, the first token or a prefix; 0 if there are none. With `weight` the weighted"
+            " mean, each token with the weight of its sample."
         ),
         meaning=_next_token,
-        subjects=(Subject("logits", ("Logits",), "the logits that a text decoder computes at each token"), TARGETS),
+        subjects=(
+            Subject("logits", ("Logits",), "the logits that a text decoder computes at each token"),
+            TARGETS,
+            *SAMPLES,
+        ),
         parameters=TokenLossParameters,
         laws=("permutation", "non_negative"),
         formula=r"\frac{1}{\sum_i n_i} \sum_i \sum_k -\log p(t_{i,k+1} \mid t_{i, \leq k}, x_i)",

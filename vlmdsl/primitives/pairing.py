@@ -11,6 +11,7 @@ from vlmdsl.ir.operations.modules import APPLY, OWN, use_of
 from vlmdsl.ir.operations.views import FIELD, SWAP
 from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.samples import SAMPLES, chosen_samples
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
 from vlmdsl.types import EncodedType
@@ -87,7 +88,8 @@ def _matching(builder: Builder, subjects: Mapping[str, Value], parameters: Param
         help = ("name the text, `let caption = swap(text)`, and write `matching(caption | image, matches(caption))`",)
         raise bad_value(builder, "truth", "matching", reason, *help)
     head = Module(_MATCHING.name, "head", _MATCHING, on=use_of(pairs).module)
-    return builder.add("matching", builder.add("apply", builder.add("pooled", pairs), use=Use(head)), truth)
+    logits = builder.add("apply", builder.add("pooled", pairs), use=Use(head))
+    return builder.add("matching", logits, truth, *chosen_samples(builder, subjects, "matching"))
 
 
 def _swaps(nodes: Iterable[Node]) -> set[Node]:
@@ -107,6 +109,7 @@ register(
         subjects=(
             Subject("pairs", ("Encoded",), "texts given images"),
             Subject("truth", ("Condition", "Flag"), "which of them belong together"),
+            *SAMPLES,
         ),
         formula=r"-\frac{1}{N} \sum_i \log p(m_i \mid t_i, x_i)",
         cost="the head",

@@ -17,8 +17,9 @@ from vlmdsl.ir.operations.scalars import STOP
 from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.patch_masks import check_all_patches, decodes_states, mask_of_patches, without_masks
 from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.samples import SAMPLES, chosen_samples, without_samples
 from vlmdsl.primitives.spec import Builder, Fault, GivenName, Parameters, Primitive, Subject
-from vlmdsl.primitives.values import AllSamples, MaskValue, TupleValue, Value
+from vlmdsl.primitives.values import MaskValue, TupleValue, Value
 from vlmdsl.source.limits import MAXIMUM_ENTRIES
 from vlmdsl.types import JOINED, CodesType, EncodedType, LogitsType
 
@@ -144,43 +145,41 @@ class TokenLossParameters(Parameters):
         default="token",
         description=(
             "`token`: the mean over all tokens of the global batch; `sample`: the mean over samples of each one's mean; "
-            "`sum`: the mean over samples of each one's sum"
+            "`sum`: the mean over samples of each one's sum; samples are those that count, each as much as its weight"
         ),
     )
 
 
 def _token_loss(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
     assert isinstance(parameters, TokenLossParameters)
-    compared = {name: value for name, value in subjects.items() if name != "where"}
-    loss = loss_of_tokens(builder, compared, "token_loss", parameters.model_dump(exclude_defaults=True))
-    condition = subjects["where"]
-    if not isinstance(condition, Node):
-        return loss
-    stopped = loss.operation is STOP
-    whole = loss.inputs[0] if stopped else loss
-    logits, codes = whole.inputs
-    restricted = builder.add("token_loss", logits, builder.add("codes_where", codes, condition), **dict(whole.attributes))
-    return builder.add("stop", restricted) if stopped else restricted
+    return loss_of_tokens(builder, subjects, "token_loss", parameters.model_dump(exclude_defaults=True))
 
 
 def loss_of_tokens(builder: Builder, subjects: Mapping[str, Value], operation: str, arguments: Mapping[str, object]) -> Node:
     """The loss of an operation that compares the logits of tokens with their ids.
 
-    `subjects` are the logits, the text and the mask, in the order of `token_loss`, under any names.
+    `subjects` are the logits, the text and the mask, in the order of `token_loss`, under any names; and `SAMPLES`.
     """
+    chosen, subjects = chosen_samples(builder, subjects, operation), without_samples(subjects)
     names = list(subjects)
     targets = subjects[names[1]]
     if isinstance(targets, Node) and isinstance(targets.type, CodesType):
-        return _loss_of_codes(builder, subjects, operation, arguments)
+        return _loss_of_codes(builder, subjects, chosen, operation, arguments)
     logits, stopped = logits_of_tokens(builder, subjects[names[0]], names[0], operation)
     encode = logits.inputs[0]
     without_decoder(builder, encode, names[0], operation, subjects[names[0]])
     which = which_tokens(builder, encode, {name: subjects[name] for name in names[1:]}, operation)
-    loss = builder.add(operation, logits, builder.add("token_ids", encode, which=which), **arguments)
+    loss = builder.add(operation, logits, builder.add("token_ids", encode, which=which), *chosen, **arguments)
     return builder.add("stop", loss) if stopped else loss
 
 
-def _loss_of_codes(builder: Builder, subjects: Mapping[str, Value], operation: str, arguments: Mapping[str, object]) -> Node:
+def _loss_of_codes(
+    builder: Builder,
+    subjects: Mapping[str, Value],
+    chosen: tuple[Node, ...],
+    operation: str,
+    arguments: Mapping[str, object],
+) -> Node:
     """The loss of an operation that compares the logits of patches with their codes."""
     (argument, value), (target, codes), (where, at) = subjects.items()
     stopped = isinstance(value, Node) and value.operation is STOP
@@ -200,7 +199,7 @@ def _loss_of_codes(builder: Builder, subjects: Mapping[str, Value], operation: s
         raise bad_value(builder, target, operation, reason, f"predict all of them: `linear(..., size={settings.size})`")
     if isinstance(at, MaskValue):
         codes = builder.add("codes_at", codes, mask_of_patches(builder, encode, at, where, operation))
-    loss = builder.add(operation, logits, codes, **arguments)
+    loss = builder.add(operation, logits, codes, *chosen, **arguments)
     return builder.add("stop", loss) if stopped else loss
 
 
@@ -250,14 +249,15 @@ register(
         family="prediction",
         summary=(
             "The cross-entropy between the logits and the ids of tokens, averaged over the tokens of the global batch that "
-            "a mask selected, or over all tokens; 0 if there are none."
+            "a mask selected, or over all tokens; 0 if there are none. With `weight` the weighted mean, each token with the "
+            "weight of its sample."
         ),
         meaning=_token_loss,
         subjects=(
             Subject("logits", ("Logits",), "the logits of each token"),
             TARGETS,
             AT,
-            Subject("where", ("Condition", "Flag"), "the samples whose tokens count", AllSamples(), keyword=True),
+            *SAMPLES,
         ),
         parameters=TokenLossParameters,
         laws=("permutation", "non_negative"),
@@ -275,7 +275,8 @@ def _mlm(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters
         raise Fault(NothingHidden.at(builder.place("text"), help=help), subjects["text"])
     without_decoder(builder, encode, "text", "mlm", subjects["text"])
     logits = builder.add("vocabulary", encode)
-    loss = builder.add("token_loss", logits, builder.add("token_ids", encode, which="selected"))
+    chosen = chosen_samples(builder, subjects, "mlm")
+    loss = builder.add("token_loss", logits, builder.add("token_ids", encode, which="selected"), *chosen)
     return builder.add("stop", loss) if stopped else loss
 
 
@@ -290,6 +291,7 @@ register(
         meaning=_mlm,
         subjects=(
             Subject("text", ("Encoded", "Text"), "a masked text or a tower's output for it, joined with an image or not"),
+            *SAMPLES,
         ),
         laws=("permutation", "non_negative"),
         formula=r"\frac{1}{\sum_i |M_i|} \sum_i \sum_{k \in M_i} -\log p(t_{ik} \mid \tilde{t}_i)",

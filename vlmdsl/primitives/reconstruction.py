@@ -15,6 +15,7 @@ from vlmdsl.ir.operations.views import CROP
 from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.patch_masks import mask_of_patches, without_masks
 from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.samples import SAMPLES, chosen_samples
 from vlmdsl.primitives.spec import Builder, Fault, GivenName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import MaskValue, PixelsValue, Value
 from vlmdsl.source.limits import MAXIMUM_LAYERS, MAXIMUM_WIDTH
@@ -137,7 +138,7 @@ def _reconstruct(builder: Builder, subjects: Mapping[str, Value], parameters: Pa
         reason = "patches of variance 1 have numbers outside [-1, 1], which the `tanh` of the decoder cannot give"
         raise bad_value(builder, "target", "reconstruct", reason, "leave `output` or `normalised` out")
     patches = builder.add("pixels", encode, decoded, normalised=target.normalised)
-    return builder.add("reconstruct", decoded, patches, dropped)
+    return builder.add("reconstruct", decoded, patches, dropped, *chosen_samples(builder, subjects, "reconstruct"))
 
 
 register(
@@ -153,6 +154,7 @@ register(
             Subject("decoded", ("Patches",), "the decoded patches of an image"),
             Subject("target", ("Pixels",), "the pixels of the image"),
             Subject("at", ("Mask",), "the mask by which patches were dropped", keyword=True),
+            *SAMPLES,
         ),
         laws=("permutation", "non_negative"),
         formula=r"\frac{1}{\sum_i |M_i|} \sum_i \sum_{p \in M_i} \frac{1}{C} \lVert d_{ip} - x_{ip} \rVert^2",

@@ -36,6 +36,11 @@ FAULTS = {
         "V0301",
     ),
     "a text with a head": ("mlm(reader(project(language)(mask(text, m))))", "V0301"),
+    "one weight for all samples": ("token_loss(linear(text), text, weight=2)", "V0405"),
+    "a weight that is the same for all samples": ("mlm(mask(text, m), weight=learned(0.5))", "V0405"),
+    "a condition is not a weight": ("mlm(mask(text, m), weight=score(image, text) < 0)", "V0301"),
+    "a weight is not a condition": ("mlm(mask(text, m), where=score(image, text))", "V0301"),
+    "a text is not a weight": ("mlm(mask(text, m), weight=other)", "V0301"),
     "all of the target moved": ("token_loss(linear(text), text, smoothing=1)", "V0405"),
 }
 
@@ -101,3 +106,27 @@ def test_the_formula_says_what_is_done_to_targets_and_over_what_the_mean_is() ->
     assert r"\frac{1}{|M|} \sum_{(i,k) \in M}" in plain
     assert r"\frac{0.1}{V - 1} \sum_{v \neq \mathrm{text}_i[k]}" in smoothed
     assert r"\frac{1}{B} \sum_i \frac{1}{|M_i|}" in smoothed
+
+
+def test_a_weight_of_1_and_all_samples_are_the_same_as_neither() -> None:
+    header = f"{SIGNATURE}minimize contrast(image, text) + "
+    plain, weighed = (
+        vlmdsl.compile(f"{header}mlm(mask(text, m){more})", compiled=False).program for more in ("", ", weight=1, where=all")
+    )
+    assert digest(plain) == digest(weighed)
+
+
+def test_a_weight_for_all_samples_is_refused_with_what_to_write() -> None:
+    recipe = f"{SIGNATURE}minimize mlm(mask(text, m), weight=2)"
+    (error,) = (each for each in vlmdsl.check(recipe) if each.code == "V0405")
+    assert "cancels out" in error.message
+    assert "`NUMBER * mlm(...)`" in error.help[0]
+    assert recipe[error.primary.span.start : error.primary.span.end] == "2"
+
+
+def test_logits_of_the_selected_tokens_are_enough_where_some_samples_do_not_count() -> None:
+    recipe = (
+        f"{SIGNATURE.replace('other: Text', 'good: Flag')}minimize mlm(mask(text, m), where=good, weight=score(image, text))"
+    )
+    streams = {stream.name: stream for stream in vlmdsl.compile(recipe, compiled=False).streams}
+    assert streams["text_masked"].asked_only

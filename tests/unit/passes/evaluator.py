@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from vlmdsl.ir import OUTPUTS, Contrast, Direction, Node, Program, TargetPart, encoder_of, root_field, walk
+from vlmdsl.ir.operations.rules import of_samples
 from vlmdsl.types import ConditionType, FieldType, SimType
 
 Array = np.ndarray
@@ -284,14 +285,24 @@ def _retain(node: Node, x: Array, condition: Array) -> Array:
     return np.where(condition.reshape(-1, *[1] * (x.ndim - 1)), x, np.nan if node.number("value") == 0.0 else 1.0)
 
 
-def _mlm(logits: Array) -> Array:
+def _weighted(node: Node, losses: Array, inputs: tuple[Array, ...]) -> Array:
+    """The mean of the losses of the first two tokens of each text over the samples that count, by their weights."""
+    chosen, weights = list(inputs), np.ones(SAMPLES)
+    counts = chosen.pop(0) if of_samples(node).where is not None else np.ones(SAMPLES, dtype=bool)
+    weights = np.where(counts, chosen.pop(0) if chosen else weights, 0.0)
+    total = 2 * weights.sum()
+    return np.where(counts[:, None], losses * weights[:, None], 0.0).sum() / total if total else np.float64(0.0)
+
+
+def _mlm(node: Node, logits: Array, ids: None, *chosen: Array) -> Array:
     """The first two tokens of each text have been chosen; they were the first word."""
-    return -_log_softmax(logits[:, :2].reshape(-1, logits.shape[-1]))[:, 0].mean()
+    return _weighted(node, -_log_softmax(logits[:, :2].reshape(-1, logits.shape[-1]))[:, 0].reshape(SAMPLES, 2), chosen)
 
 
-def _distill(logits: Array, teacher: Array) -> Array:
+def _distill(node: Node, logits: Array, teacher: Array, ids: None, *chosen: Array) -> Array:
     """Of the same tokens."""
-    return -(np.exp(_log_softmax(teacher[:, :2])) * _log_softmax(logits[:, :2])).sum(-1).mean()
+    losses = -(np.exp(_log_softmax(teacher[:, :2])) * _log_softmax(logits[:, :2])).sum(-1)
+    return _weighted(node, losses, chosen)
 
 
 _OPERATIONS: dict[str, Callable[..., object]] = {
@@ -312,8 +323,8 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "join": lambda node, image, text: image,
     "blend": lambda node, image, text, share: image,
     "token_ids": lambda node, encoded: None,
-    "token_loss": lambda node, logits, ids: _mlm(logits),
-    "distill": lambda node, logits, teacher, ids: _distill(logits, teacher),
+    "token_loss": _mlm,
+    "distill": _distill,
     "flipped": lambda node: np.eye(SAMPLES)[_partners(node)],
     "distribution": lambda node, x: _log_softmax(x / node.number("temperature")),
     "entropy": lambda node, p, q: -(np.exp(p) * q).sum(1),

@@ -80,12 +80,13 @@ class Build:
         p, q = (self.add("distribution", features, temperature=0.5) for features in (x, y))
         return self.add("entropy", p, q)
 
-    def mlm(self, share: float = 0.15) -> Node:
-        """Of a masked text through the language tower."""
+    def mlm(self, *chosen: Node, share: float = 0.15) -> Node:
+        """Of a masked text through the language tower; `chosen` are a condition and a weight of each sample."""
         view = {"share": share, "hidden": 0.8, "replaced": 0.1, "draw": 0}
         masked = self.add("mask", self.field("text", "Text"), **view)
         encoded = self.add("encode", masked, encoder=Encoder("language", "Text"))
-        return self.add("token_loss", self.add("vocabulary", encoded), self.add("token_ids", encoded, which="selected"))
+        ids = self.add("token_ids", encoded, which="selected")
+        return self.add("token_loss", self.add("vocabulary", encoded), ids, *chosen)
 
     def same(self, label: str = "label", missing: int = -1) -> Node:
         return self.add("same", self.field(label, "Label"), missing=missing)
@@ -266,4 +267,12 @@ def decoupled() -> Program:
     return build.program("decoupled", contrast=build("add", build.mean(rows, keep), build.mean(columns, keep)))
 
 
-PROGRAMS = (clip, align, filip, unicl, siglip, alip, shared, weightless, decoupled)
+def weighed() -> Program:
+    """Masked words of some samples, each as much as its image and its caption agree."""
+    build = Build()
+    agreement = build.score(build.pooled("image", "Image"), build.pooled("caption"))
+    keep, weight = build.field("keep", "Flag"), build("exp", build("multiply", 2.0, agreement))
+    return build.program("weighed", some=build.mlm(keep, weight), all=build.mlm(weight), kept=build.mlm(keep))
+
+
+PROGRAMS = (clip, align, filip, unicl, siglip, alip, shared, weightless, decoupled, weighed)

@@ -81,6 +81,15 @@ def test_logits_of_a_plug_in_come_with_what_the_tokens_are() -> None:
             return logits.sum(1)
 
 
+def test_names_of_arguments_of_all_criteria_of_logits_are_taken() -> None:
+    with pytest.raises(vlmdsl.DiagnosticError, match="has a parameter `weight`, a name that every criterion of tokens uses"):
+
+        @vlmdsl.primitive(kind="criterion", takes=("Logits", "Codes"))
+        def heavy(logits: torch.Tensor, targets: torch.Tensor, *, weight: float = 1.0) -> torch.Tensor:
+            """Another meaning of a weight."""
+            return weight * logits.sum(1)
+
+
 @pytest.mark.parametrize(
     ("name", "weights"),
     [

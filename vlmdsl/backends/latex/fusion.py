@@ -5,10 +5,12 @@ from __future__ import annotations
 from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.mining import picks
 from vlmdsl.backends.latex.notation import Math, call, words
+from vlmdsl.backends.latex.samples import in_samples, mean_of_samples
 from vlmdsl.ir import Node
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.mining import FETCH
 from vlmdsl.ir.operations.modules import APPLY, use_of
+from vlmdsl.ir.operations.rules import of_samples
 
 __all__ = ["fused", "matched", "matching", "module_of", "own"]
 
@@ -32,8 +34,12 @@ def matched(writer: Writer, node: Node) -> Math:
     """The mean over pairs and over others."""
     pairs, *others = (_fusion(parent) for parent in node.inputs if parent.operation is APPLY)
     summands = [_log(writer, pairs, "1"), *(_log(writer, other, "0") for other in others)]
-    said = "over all samples, of others those that have picked another one"
-    writer.names.state("values", words(f"mean: {said}"))
+    said = f"over all samples{in_samples(writer, node)}, of others those that have picked another one"
+    mean, weight = words(f"mean: {said}"), of_samples(node).weight
+    if weight is not None:
+        amount, each = writer.weight(weight), words(", each sample with the weight ")
+        mean = Math(f"{mean.latex}{each.latex}{amount.latex}", f"{mean.text}{each.text}{amount.text}")
+    writer.names.state("values", mean)
     return call("mean", *summands)
 
 
@@ -42,7 +48,8 @@ def matching(writer: Writer, node: Node) -> Math:
     apply, truth = _fusion(node.inputs[0]), writer.expression(node.inputs[1])
     inner, name = fused(writer, apply), module_of(writer, apply)
     latex = rf"-\log p_{{{name.latex}}}({truth.latex} ; {inner.latex})"
-    return call("mean", Math(latex, f"-log p_{name.text}({truth.text}; {inner.text})"))
+    surprise, (_, where, weight) = Math(latex, f"-log p_{name.text}({truth.text}; {inner.text})"), of_samples(node)
+    return call("mean", surprise) if where is weight is None else mean_of_samples(writer, node, surprise)
 
 
 def own(writer: Writer, node: Node) -> Math:

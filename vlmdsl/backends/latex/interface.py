@@ -58,6 +58,9 @@ class Writer(Protocol):
     def members(self, condition: Node) -> Math:
         """The set of the samples for which a condition holds, which has a letter."""
 
+    def weight(self, node: Node) -> Math:
+        """The weight of sample i; a long one has a letter."""
+
     def size(self, over: Node | None) -> Math:
         """The number of samples, or of those where a condition holds."""
 

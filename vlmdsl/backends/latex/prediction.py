@@ -8,10 +8,12 @@ from vlmdsl.backends.latex.entries import settings_of
 from vlmdsl.backends.latex.fusion import fused, module_of
 from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.notation import PRODUCT, Math, call, number, words
+from vlmdsl.backends.latex.samples import in_samples, mean_of_parts
 from vlmdsl.ir import Node, encoder_of, masked_text, parts_of
 from vlmdsl.ir.operations.encoding import ENCODE, context_of, source_of
-from vlmdsl.ir.operations.modules import APPLY, CODES_AT, CODES_WHERE, use_of
+from vlmdsl.ir.operations.modules import APPLY, CODES_AT, use_of
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
+from vlmdsl.ir.operations.rules import of_samples
 from vlmdsl.types import MaskType
 
 __all__ = ["distill", "token_criterion", "token_loss"]
@@ -47,10 +49,10 @@ def distill(writer: Writer, node: Node) -> Math:
         return Math(rf"-\sum_v {teacher.latex} \log {own.latex}", f"-Σ_v {teacher.text} log {own.text}", PRODUCT)
 
     if isinstance(node.inputs[2].type, MaskType):
-        said = f"the patches that were {node.inputs[2].operation}, of all images"
+        said = f"the patches that were {node.inputs[2].operation}, of all images{in_samples(writer, node)}"
         writer.names.state("values", Math(rf"M\ {words(said).latex}", f"M: {said}"))
         loss = surprise(*(_of_patch(writer, logits, entry) for logits in node.inputs[:2]))
-        return Math(rf"\frac{{1}}{{|M|}} \sum_{{(i,p) \in M}} {loss.latex}", f"1/|M| Σ_(i,p)∈M {loss.text}", PRODUCT)
+        return mean_of_parts(writer, node, loss, "p")
     teacher = _probability(writer, node.inputs[1].inputs[0], entry)
     return _over_tokens(writer, node, lambda encode, token: surprise(_probability(writer, encode, entry), teacher))
 
@@ -62,28 +64,19 @@ def _over_tokens(writer: Writer, node: Node, of_token: Callable[[Node, Math], Ma
     source = parts_of(source_of(encode))[-1]
     masked = masked_text(source)
     text = writer.names.source(source if masked is None else masked.inputs[0])
-    said = _said(encode, ids.string("which")) + _of_samples(writer, node)
+    said = _said(encode, ids.string("which")) + in_samples(writer, node)
     writer.names.state("values", Math(rf"M\ {words(said).latex}", f"M: {said}"))
-    loss, reduction = of_token(encode, Math(f"{text.latex}[k]", f"{text.text}[k]")), dict(node.attributes).get("reduction")
-    if reduction == "sample":
-        latex = rf"\frac{{1}}{{B}} \sum_i \frac{{1}}{{|M_i|}} \sum_{{k \in M_i}} {loss.latex}"
-        return Math(latex, f"1/B Σ_i 1/|M_i| Σ_k∈M_i {loss.text}", PRODUCT)
-    if reduction == "sum":
-        latex = rf"\frac{{1}}{{B}} \sum_i \sum_{{k \in M_i}} {loss.latex}"
-        return Math(latex, f"1/B Σ_i Σ_k∈M_i {loss.text}", PRODUCT)
-    return Math(rf"\frac{{1}}{{|M|}} \sum_{{(i,k) \in M}} {loss.latex}", f"1/|M| Σ_(i,k)∈M {loss.text}", PRODUCT)
+    loss = of_token(encode, Math(f"{text.latex}[k]", f"{text.text}[k]"))
+    return mean_of_parts(writer, node, loss, "k", _reduction(node))
 
 
 def _targets(node: Node) -> Node:
     """What is predicted, of all samples."""
-    targets = node.inputs[-1]
-    return targets.inputs[0] if targets.operation is CODES_WHERE else targets
+    return of_samples(node).inputs[-1]
 
 
-def _of_samples(writer: Writer, node: Node) -> str:
-    """Which samples count, in words, where not all do."""
-    targets = node.inputs[-1]
-    return f" in {writer.members(targets.inputs[1]).text}" if targets.operation is CODES_WHERE else ""
+def _reduction(node: Node) -> str:
+    return str(dict(node.attributes).get("reduction", "token"))
 
 
 def _said(encode: Node, which: str) -> str:
@@ -99,7 +92,7 @@ def _over_patches(writer: Writer, node: Node) -> Math:
     logits, codes = node.inputs[0], _targets(node)
     selected = codes.operation is CODES_AT
     tokenized = (codes.inputs[0] if selected else codes).inputs[0]
-    said = f"the patches{' that the mask selected' if selected else ''}, of all images{_of_samples(writer, node)}"
+    said = f"the patches{' that the mask selected' if selected else ''}, of all images{in_samples(writer, node)}"
     writer.names.state("values", Math(rf"M\ {words(said).latex}", f"M: {said}"))
     code = call(encoder_of(tokenized).tower, writer.names.source(tokenized.inputs[0]))
 
@@ -108,7 +101,7 @@ def _over_patches(writer: Writer, node: Node) -> Math:
         return Math(rf"-\log {own.latex}", f"-log {own.text}")
 
     loss = _of_token(node, Math(f"{code.latex}[p]", f"{code.text}[p]"), surprise)
-    return Math(rf"\frac{{1}}{{|M|}} \sum_{{(i,p) \in M}} {loss.latex}", f"1/|M| Σ_(i,p)∈M {loss.text}", PRODUCT)
+    return mean_of_parts(writer, node, loss, "p", _reduction(node))
 
 
 def _of_patch(writer: Writer, logits: Node, entry: Math) -> Math:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.notation import PRODUCT, Math, call, words
+from vlmdsl.backends.latex.samples import in_samples, mean_of_parts
 from vlmdsl.ir import Node, encoder_of
 from vlmdsl.ir.operations.modules import use_of
+from vlmdsl.ir.operations.rules import of_samples
 from vlmdsl.ir.operations.views import DROP
 
 __all__ = ["reconstruct"]
@@ -13,7 +15,7 @@ __all__ = ["reconstruct"]
 
 def reconstruct(writer: Writer, node: Node) -> Math:
     """The mean over the dropped patches; which they are is stated."""
-    decoded, pixels, _ = node.inputs
+    decoded, pixels, _ = of_samples(node).inputs
     encode = pixels.inputs[0]
     seen, tower = writer.names.source(encode.inputs[0]), words(encoder_of(encode).tower)
     features = call(tower.text, seen, latex=tower.latex)
@@ -28,12 +30,11 @@ def reconstruct(writer: Writer, node: Node) -> Math:
         target = call("unit", target)
         said = "the patches of x, each minus its mean, over its standard deviation"
         writer.names.state("values", Math(rf"{call('unit', Math('x', 'x')).latex}\ {words(said).latex}", f"unit(x): {said}"))
-    dropped, length = "the patches (sample, place) that were dropped", "the numbers of a patch"
+    among = in_samples(writer, node)
+    dropped = "the patches (sample, place) that were dropped" + (f", of all samples{among}" if among else "")
+    length = "the numbers of a patch"
     writer.names.state("values", Math(rf"M\ {words(dropped).latex}", f"M: {dropped}"))
     writer.names.state("values", Math(rf"C\ {words(length).latex}", f"C: {length}"))
     difference = rf"\lVert {predicted.latex}[p] - {target.latex}[p] \rVert^{{2}}"
-    return Math(
-        rf"\frac{{1}}{{|M|}} \sum_{{(i,p) \in M}} \frac{{1}}{{C}} {difference}",
-        f"1/|M| Σ_(i,p)∈M 1/C ‖{predicted.text}[p] - {target.text}[p]‖²",
-        PRODUCT,
-    )
+    error = Math(rf"\frac{{1}}{{C}} {difference}", f"1/C ‖{predicted.text}[p] - {target.text}[p]‖²", PRODUCT)
+    return mean_of_parts(writer, node, error, "p")

@@ -82,11 +82,12 @@ class Regions:
     def _direction(self, node: Node, direction: Direction, body: Math) -> Math:
         """The mean of a direction: coefficient, weight and condition around each sample's loss."""
         if direction.weight is not None:
-            body = product(self._weight(node.inputs[direction.weight]), body)
+            body = product(self.weight(node.inputs[direction.weight]), body)
         over = None if direction.over is None else node.inputs[direction.over]
         return self._writer.mean(body, direction.coefficient, over)
 
-    def _weight(self, node: Node) -> Math:
+    def weight(self, node: Node) -> Math:
+        """The weight of sample i; a long one has a letter."""
         if node not in self._weights:
             inner = self._writer.expression(node)
             if len(inner.text) > _LONG:

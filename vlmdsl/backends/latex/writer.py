@@ -106,6 +106,10 @@ class FormulaWriter(Writer):
         among = "" if over is None else rf"i \in {self.members(over).latex}"
         return replace(product(share, sum_over("i", body, among)), level=PRODUCT)
 
+    def weight(self, node: Node) -> Math:
+        """The weight of sample i; a long one has a letter."""
+        return self.regions.weight(node)
+
     def size(self, over: Node | None) -> Math:
         """The number of samples, or of those where a condition holds."""
         if over is None:

@@ -28,6 +28,7 @@ from vlmdsl.ir.operations.per_sample import INDEX
 from vlmdsl.ir.operations.prediction import TOKEN_IDS, TOKEN_LOSS, predicted_by
 from vlmdsl.ir.operations.reductions import SAMPLES
 from vlmdsl.ir.operations.reference import REFERENCE
+from vlmdsl.ir.operations.rules import of_samples
 from vlmdsl.ir.operations.scalars import ADD, AND, DIVIDE, DRAW, MULTIPLY, NEGATE, NOT, OR, PARAMETER, RAMP, SCALAR, SUBTRACT
 from vlmdsl.ir.operations.state import MEMORY, STATE
 from vlmdsl.ir.operations.targets import SAME
@@ -91,12 +92,19 @@ def _call(function: str) -> Rule:
     """`ops.FUNCTION(inputs, attribute=...)`; missing attributes have their defaults."""
 
     def rule(values: Values, node: Node) -> str:
-        arguments = [values.of(parent) for parent in node.inputs]
+        arguments = [values.of(parent) for parent in of_samples(node).inputs]
         present = dict(node.attributes)
         arguments += [f"{name}={literal(present[name])}" for name in node.operation.attributes if name in present]
-        return f"{values.ops(node)}.{function}({', '.join(arguments)})"
+        return f"{values.ops(node)}.{function}({', '.join([*arguments, *_samples_chosen(values, node)])})"
 
     return rule
+
+
+def _samples_chosen(values: Values, node: Node) -> list[str]:
+    """Which samples a mean is over, and how much each of them counts, as arguments; none where all count alike."""
+    _, where, weight = of_samples(node)
+    named = {"where": where, "sample_weight": weight}
+    return [f"{name}={values.of(parent)}" for name, parent in named.items() if parent is not None]
 
 
 def _infix(symbol: str) -> Rule:
@@ -264,20 +272,22 @@ def _plugin(values: Values, node: Node) -> str:
     """Functions of plug-ins are called through `ops`: emitted source calls nothing else."""
     kinds = ((TargetType, "plugin_target"), (LossType, "plugin_token_criterion"))
     function = next((name for kind, name in kinds if isinstance(node.type, kind)), "plugin_criterion")
-    arguments = [literal(str(node.operation)), *(values.of(parent) for parent in node.inputs)]
+    arguments = [literal(str(node.operation)), *(values.of(parent) for parent in of_samples(node).inputs)]
     arguments += [f"{name}={literal(value)}" for name, value in node.attributes]
+    arguments += _samples_chosen(values, node)
     return f"ops.{function}({', '.join(arguments)})"
 
 
 def _token_loss(values: Values, node: Node) -> str:
     """Of logits; in chunks of tokens of what they are a product of, which are inputs."""
-    logits, ids = node.inputs
+    logits, ids = of_samples(node).inputs
     if values.ops(node) == "ops":
         return _call("token_loss")(values, node)
     owner = values.output(predicted_by(logits))
     states, weight = (_item("inputs", name) for name in (owner.input("predicted"), f"{owner.linear}_weight"))
     bias = f"inputs.get({literal(f'{owner.linear}_bias')})"
     arguments = [states, weight, values.of(ids), bias, *(f"{name}={literal(value)}" for name, value in node.attributes)]
+    arguments += _samples_chosen(values, node)
     written = f"ops.linear_cross_entropy({', '.join(arguments)})"
     return written if owner.learns else f"ops.stop({written})"
 

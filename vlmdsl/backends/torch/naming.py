@@ -26,7 +26,6 @@ from vlmdsl.ir.operations.mining import FETCH, HARDEST, MINE, fetches_input
 from vlmdsl.ir.operations.modules import (
     APPLY,
     CODES_AT,
-    CODES_WHERE,
     CONTEXT,
     DROPPED,
     EMBEDDED,
@@ -206,7 +205,6 @@ _MEANINGS: dict[str, Callable[[Names, Node], str]] = {
     CODES_AT: _with("selected"),
     ASSIGNMENT: lambda names, node: f"{names.stream(node)}_assignment",
     PATCH_SEGMENTS: lambda names, node: f"{names.stream(node)}_segments",
-    CODES_WHERE: _with("where"),
     CONTEXT: lambda names, node: f"{names.stream(node)}_context",
     OWN: _own_name,
     GATE: _with("gated"),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import Operation, define
-from vlmdsl.ir.operations.rules import need, take
+from vlmdsl.ir.operations.rules import SAMPLES_CHOSEN, need, take, with_samples
 from vlmdsl.ir.operations.views import DROP, REPLACE, SWAP
 from vlmdsl.ir.uses import Module, Use
 from vlmdsl.types import (
@@ -25,7 +25,7 @@ from vlmdsl.types import (
 )
 
 __all__ = [
-    "APPLY", "CODES_AT", "CODES_WHERE", "CONTEXT", "DROPPED", "EMBEDDED", "MATCHED", "MATCHING", "OWN", "PIXELS",
+    "APPLY", "CODES_AT", "CONTEXT", "DROPPED", "EMBEDDED", "MATCHED", "MATCHING", "OWN", "PIXELS",
     "RECONSTRUCT", "REPLACED", "STATES", "drops_of", "patches_of", "pooler_of", "replacements_of", "use_of",
 ]  # fmt: skip
 
@@ -181,11 +181,6 @@ def own(node: Node, types: tuple[Type, ...]) -> Type:
     return ConditionType()
 
 
-def codes_where(node: Node, types: tuple[Type, ...]) -> Type:
-    take(types, CodesType, ConditionType)
-    return types[0]
-
-
 def matching(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, VecType, ConditionType)
     return LossType()
@@ -245,8 +240,9 @@ APPLY = define(
 MATCHED = define(
     Operation(
         "matched",
-        matched,
-        takes="Vec of two logits for pairs, then Vec and Condition for others",
+        with_samples(matched),
+        samples_after=1,
+        takes=f"Vec of two logits for pairs, then Vec and Condition for others{SAMPLES_CHOSEN}, after the first",
         gives="Loss: the mean cross-entropy of pairs and of those others for which the condition holds",
     )
 )
@@ -288,15 +284,6 @@ CODES_AT = define(
         gives="Codes: those that the mask selects, negative elsewhere",
     )
 )
-CODES_WHERE = define(
-    Operation(
-        "codes_where",
-        codes_where,
-        stops_gradient=True,
-        takes="Codes, Condition",
-        gives="Codes: those of samples for which the condition holds, negative elsewhere",
-    )
-)
 CONTEXT = define(
     Operation(
         "context",
@@ -321,17 +308,19 @@ OWN = define(
 MATCHING = define(
     Operation(
         "matching",
-        matching,
-        takes="Vec of two logits, Condition",
+        with_samples(matching),
+        samples_after=2,
+        takes=f"Vec of two logits, Condition{SAMPLES_CHOSEN}",
         gives="Loss: the mean cross-entropy of the logits, the second of which stands for samples where the condition holds",
     )
 )
 RECONSTRUCT = define(
     Operation(
         "reconstruct",
-        reconstruct,
+        with_samples(reconstruct),
         counts="patch that its mask selects",
-        takes="predicted Patches, target Patches, Mask of patches",
+        samples_after=3,
+        takes=f"predicted Patches, target Patches, Mask of patches{SAMPLES_CHOSEN}",
         gives="Loss: the mean squared error over the patches that the mask selects, of the global batch; none: 0",
     )
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import Operation, define
 from vlmdsl.ir.operations.encoding import VOCABULARY, source_of
-from vlmdsl.ir.operations.rules import NUMBER, need, take
+from vlmdsl.ir.operations.rules import NUMBER, SAMPLES_CHOSEN, need, take, with_samples
 from vlmdsl.ir.operations.views import masked_text
 from vlmdsl.types import JOINED, CodesType, EncodedType, LogitsType, LossType, MaskType, Type
 
@@ -58,11 +58,12 @@ TOKEN_IDS = define(
 TOKEN_LOSS = define(
     Operation(
         "token_loss",
-        token_loss,
+        with_samples(token_loss),
         {"smoothing": NUMBER, "over": (str,), "reduction": (str,)},
         {"smoothing": 0.0, "over": "all", "reduction": "token"},
         counts="token to predict",
-        takes="Logits, Codes",
+        samples_after=2,
+        takes=f"Logits, Codes{SAMPLES_CHOSEN}",
         carries="`smoothing` of the targets, `over` which entries (`all`, `others`); `reduction` (`token`, `sample`, `sum`)",
         gives="Loss: the mean cross-entropy of the tokens of the global batch that have a code; none: 0",
     )
@@ -70,11 +71,12 @@ TOKEN_LOSS = define(
 DISTILL = define(
     Operation(
         "distill",
-        distill,
+        with_samples(distill),
         {"temperature": NUMBER, "teacher_temperature": NUMBER},
         {"temperature": 1.0, "teacher_temperature": 1.0},
         counts="token to predict",
-        takes="Logits, Logits of a teacher; Codes, or of patches a Mask",
+        samples_after=3,
+        takes=f"Logits, Logits of a teacher; Codes, or of patches a Mask{SAMPLES_CHOSEN}",
         carries="`temperature` and `teacher_temperature`, which the logits are divided by",
         gives=(
             "Loss: the mean cross-entropy with the teacher's distribution of the tokens of the global batch that have a "

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import BrokenError, Yields
-from vlmdsl.types import AlignmentType, LossType, ScalarType, ScoreType, SimType, TargetType, Type, as_value
+from vlmdsl.types import AlignmentType, ConditionType, LossType, ScalarType, ScoreType, SimType, TargetType, Type, as_value
 
 __all__ = [
     "BOUND",
     "NUMBER",
     "NUMERIC",
+    "SAMPLES_CHOSEN",
+    "OfSamples",
     "fixed",
     "need",
+    "of_samples",
     "one_of",
     "positive_block",
     "same",
     "take",
+    "with_samples",
 ]
 
 NUMBER = (int, float)
@@ -64,3 +71,45 @@ def same(*allowed: type[Type]) -> Yields:
         return as_value(types[0])
 
     return yields
+
+
+class OfSamples(NamedTuple):
+    """The inputs of a mean that can be restricted to some samples and weighted by sample (trait `samples_after`)."""
+
+    inputs: tuple[Node, ...]
+    """Those of every mean of this operation."""
+    where: Node | None
+    """The Condition that a sample fulfils if it counts."""
+    weight: Node | None
+    """The Score that says how much each of these counts."""
+
+
+def of_samples(node: Node) -> OfSamples:
+    """The inputs of a node by what they are; of an operation without the trait all are in `inputs`."""
+    types = [parent.type for parent in node.inputs]
+    first, where, weight = _places(node, types)
+    own = (*node.inputs[:first], *node.inputs[first + where + weight :])
+    chosen = node.inputs[first : first + where + weight]
+    return OfSamples(own, chosen[0] if where else None, chosen[-1] if weight else None)
+
+
+def _places(node: Node, types: Sequence[Type]) -> tuple[int, int, int]:
+    """Where a Condition and a Score may stand among the inputs, and how many there are of each, 0 or 1."""
+    first = node.operation.samples_after or len(types)
+    where = int(len(types) > first and isinstance(as_value(types[first]), ConditionType))
+    weight = int(len(types) > first + where and isinstance(as_value(types[first + where]), ScoreType))
+    return first, where, weight
+
+
+def with_samples(rule: Yields) -> Yields:
+    """The rule of an operation with the trait `samples_after`, from the rule for its other inputs."""
+
+    def yields(node: Node, types: tuple[Type, ...]) -> Type:
+        first, where, weight = _places(node, types)
+        return rule(node, (*types[:first], *types[first + where + weight :]))
+
+    return yields
+
+
+SAMPLES_CHOSEN = "; and a Condition of the samples that count, and a Score of how much, if not all count alike"
+"""These inputs in words."""

@@ -8,7 +8,8 @@
   `values` [b, N] of this process's rows against everybody's columns, 0 where an entry is not a candidate, `candidates`
   [b, N] and `pairs` [b, N], both bool, and the second is the shares [b, N] of its target.
   With `takes=("Logits", "Codes")`: `(logits [N, V], targets [N]) -> [N]`, one number per token that counts, of which the
-  loss is the mean over all processes: `NAME(linear(mask(text, m)), text, at=m)`, as `token_loss`.
+  loss is the mean over all processes: `NAME(linear(mask(text, m)), text, at=m)`, as `token_loss`, with its `where` and
+  `weight`.
 - `target`: `(x [R, ...], y [C, ...]) -> [R, C]`, not negative: how much row i should choose column j. `takes` names one
   kind, `Label`, `Score` or `Vec`. Each direction is scaled to sum to 1, and no gradient passes; with the law `swap` it is
   its own transpose.

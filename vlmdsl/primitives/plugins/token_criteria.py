@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 
 from vlmdsl.ir import Node
 from vlmdsl.ir.operation import define
-from vlmdsl.ir.operations.rules import take
+from vlmdsl.ir.operations.rules import take, with_samples
 from vlmdsl.primitives.plugins.function import (
     IMPLEMENTATIONS,
     Implementation,
@@ -19,6 +20,7 @@ from vlmdsl.primitives.plugins.function import (
 from vlmdsl.primitives.plugins.operations import Declaration, operation_of, parameters_of_operation
 from vlmdsl.primitives.prediction import AT, TARGETS, loss_of_tokens
 from vlmdsl.primitives.registry import register
+from vlmdsl.primitives.samples import SAMPLES
 from vlmdsl.primitives.spec import Builder, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import Value
 from vlmdsl.types import CodesType, LogitsType, LossType, Type
@@ -36,6 +38,12 @@ def token_criterion(function: Implementation, declared: Declaration) -> Primitiv
         help = 'write `takes=("Logits", "Codes")`: the logits [N, V] of N tokens, and their ids [N]'
         raise unfit(function, "takes logits without the ids of the tokens", help)
 
+    taken = {each.name for each in (AT, *SAMPLES)} | {"sample_weight"}
+    for parameter in inspect.signature(function).parameters:
+        if parameter in taken:
+            help = "give it another name: `at`, `where` and `weight` say which tokens count and how much, as in `token_loss`"
+            raise unfit(function, f"has a parameter `{parameter}`, a name that every criterion of tokens uses", help)
+
     def yields(node: Node, types: tuple[Type, ...]) -> Type:
         take(types, LogitsType, CodesType)
         return LossType()
@@ -51,7 +59,12 @@ def token_criterion(function: Implementation, declared: Declaration) -> Primitiv
             family="prediction",
             summary=summary_of(function),
             meaning=meaning,
-            subjects=(Subject(names[0], ("Logits",), "the logits of each token"), replace(TARGETS, name=names[1]), AT),
+            subjects=(
+                Subject(names[0], ("Logits",), "the logits of each token"),
+                replace(TARGETS, name=names[1]),
+                AT,
+                *SAMPLES,
+            ),
             parameters=parameters,
             laws=declared.laws,
             formula=declared.formula,
@@ -61,5 +74,5 @@ def token_criterion(function: Implementation, declared: Declaration) -> Primitiv
         )
     )
     IMPLEMENTATIONS[name] = function
-    define(operation_of(function, yields, parameters))
+    define(replace(operation_of(function, with_samples(yields), parameters), samples_after=2))
     return word

@@ -37,7 +37,7 @@ def reconstruction_of(program: Program) -> Reconstruction | None:
     """The first reconstruction of a program; None if it has none."""
     for node in program.nodes():
         if node.operation is RECONSTRUCT:
-            decoded, target, _ = node.inputs
+            decoded, target = node.inputs[:2]
             encode = target.inputs[0]
             return Reconstruction(
                 encode.inputs[0], encoder_of(encode).tower, use_of(decoded).module, target.string("normalised")

@@ -11,6 +11,7 @@ from vlmdsl.diagnostics import Diagnostic
 from vlmdsl.diagnostics.catalog.runs import TermIdle
 from vlmdsl.ir import Node, Program, Ramp, walk
 from vlmdsl.ir.counted import COUNTED, counted_in
+from vlmdsl.ir.operations.rules import of_samples
 from vlmdsl.ir.operations.scalars import RAMP
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.source import Span
@@ -71,6 +72,8 @@ def idle_term(program: Program, name: str, steps: int = STEPS) -> Diagnostic | N
         return None
     nodes = list(walk([term]))
     counted = dict.fromkeys(node.operation.counts for node in nodes if node.operation.counts)
+    if any(of_samples(node).weight is not None for node in nodes):
+        counted["weight of a sample above 0"] = None
     if metric:
         counted = dict.fromkeys(own.words for own in counted_in(term) if own.metric == metric)
     fields = dict.fromkeys(node.string("name") for node in nodes if node.operation is FIELD)

@@ -23,6 +23,10 @@ minimize {
   margin: mean(hinge(similarity(image, text), along="rows", margin=0.2, negatives="mean"))
 }
 """
+WEIGHED = """
+recipe weighed(text: Text, sure: Number)
+minimize { words: mlm(mask(text, random(15%)), weight=max(sure, 0)) }
+"""
 MATCHING = """
 recipe matching(image: Image, text: Text)
 let wrong = mine(similarity(image, text), along="rows")
@@ -66,6 +70,12 @@ def test_the_message_says_what_there_was_none_of(term: str, reason: str) -> None
     assert f"`{term}` had nothing to do in 100 steps" in diagnostic.message
     assert reason in diagnostic.message
     assert "`text`" in diagnostic.notes[0]
+
+
+def test_weights_of_0_are_a_reason_too() -> None:
+    diagnostic = idle_term(vlmdsl.compile(WEIGHED, compiled=False).program, "words")
+    assert diagnostic is not None
+    assert "no token to predict and no weight of a sample above 0" in diagnostic.message
 
 
 @pytest.mark.parametrize(

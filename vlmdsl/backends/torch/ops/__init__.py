@@ -53,7 +53,7 @@ from vlmdsl.backends.torch.ops.grounding import (
     word_map,
 )
 from vlmdsl.backends.torch.ops.grouping import assignment_divergence, segment_mean
-from vlmdsl.backends.torch.ops.language import codes_at, codes_where, distill, token_loss
+from vlmdsl.backends.torch.ops.language import codes_at, distill, token_loss
 from vlmdsl.backends.torch.ops.matching import matched, matching
 from vlmdsl.backends.torch.ops.mining import fetch, hardest, mine, picked
 from vlmdsl.backends.torch.ops.mixing import mix
@@ -80,7 +80,7 @@ __all__ = [
     "ContrastResult", "Direction", "Picks", "Similarities", "SoftTargets", "Target", "TargetPart", "TokenFeatures",
     "WordMap", "add", "add_features", "add_targets", "alignment", "around_patches", "assigned_words",
     "assignment_divergence", "atss",
-    "attend", "best_entries", "best_entries_by_index", "box_error", "centreness", "clamp", "codes_at", "codes_where",
+    "attend", "best_entries", "best_entries_by_index", "box_error", "centreness", "clamp", "codes_at",
     "contrast", "contrast_of", "cross_entropy", "distill", "distribution", "divide", "enqueue", "entropy", "entropy_of_mean",
     "equal", "exclude", "exclude_own", "exclude_pairs", "exp", "fetch", "flipped", "focal", "gate", "gather", "giou",
     "greater", "greater_equal", "hardest", "hinge", "less", "less_equal", "linear_cross_entropy", "log", "log_sum_exp",

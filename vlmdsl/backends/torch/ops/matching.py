@@ -6,17 +6,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from vlmdsl.backends.torch import collectives
 from vlmdsl.backends.torch.ops.criteria import mean
+from vlmdsl.backends.torch.ops.sample_weights import among, mean_of_parts
 from vlmdsl.backends.torch.values import precise
 
 __all__ = ["matched", "matching"]
 
 
-def matching(logits: Tensor, truth: Tensor) -> Tensor:
+def matching(logits: Tensor, truth: Tensor, *, where: Tensor | None = None, sample_weight: Tensor | None = None) -> Tensor:
     """The mean cross-entropy of two classes over all samples of the global batch: 0-d.
 
     `logits` [b, 2], the second being that of a match; `truth` [b] says of which samples image and text belong together.
+    `where` [b] and `sample_weight` [b] say which samples count, and how much (`ops.sample_weights`).
 
     Source: FLAVA (Singh et al., CVPR 2022), `torchmultimodal/modules/losses/flava.py`.
 
@@ -24,21 +25,27 @@ def matching(logits: Tensor, truth: Tensor) -> Tensor:
     0.8133
     """
     first, second = precise(logits).unbind(dim=1)
-    return mean(softplus(torch.where(truth, first - second, second - first)))
+    losses = softplus(torch.where(truth, first - second, second - first))
+    if where is None and sample_weight is None:
+        return mean(losses)
+    return mean_of_parts(losses, among(torch.ones_like(truth), where), sample_weight)
 
 
-def matched(pairs: Tensor, *others: Tensor) -> Tensor:
+def matched(pairs: Tensor, *others: Tensor, where: Tensor | None = None, sample_weight: Tensor | None = None) -> Tensor:
     """The mean cross-entropy of two classes over all rows of the global batch: 0-d.
 
     `pairs` [b, 2] are the logits of pairs, the second being that of a match. `others` alternate logits [b, 2] of what is not
-    a pair with a condition [b]: rows for which it fails do not count.
+    a pair with a condition [b]: rows for which it fails do not count. `where` [b] and `sample_weight` [b] say which samples
+    count, with their pair and with what is not one, and how much (`ops.sample_weights`).
 
     Source: ALBEF (Li et al., NeurIPS 2021), `models/model_pretrain.py`.
     """
-    first, second = precise(pairs).unbind(dim=1)
-    total, count = softplus(first - second).sum(), torch.full_like(first[0], len(first))
-    for logits, holds in zip(others[::2], others[1::2], strict=True):
-        first, second = torch.where(holds[:, None], precise(logits), 0.0).unbind(dim=1)
-        total = total + torch.where(holds, softplus(second - first), 0.0).sum()
-        count = count + holds.sum()
-    return collectives.all_reduce_sum(total) / collectives.all_reduce_sum(count)
+    every = torch.ones_like(pairs[:, 0], dtype=torch.bool)
+    rows = [(pairs, among(every, where), 1.0)]
+    rows += [(logits, among(holds, where), -1.0) for logits, holds in zip(others[::2], others[1::2], strict=True)]
+    losses = []
+    for logits, counted, match in rows:
+        first, second = torch.where(counted[:, None], precise(logits), 0.0).unbind(dim=1)
+        losses.append(softplus(match * (first - second)))
+    counted = torch.stack([counted for _, counted, _ in rows], dim=1)
+    return mean_of_parts(torch.stack(losses, dim=1), counted, sample_weight)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vlmdsl.backends.torch.collectives import all_gather, all_reduce_sum
 from vlmdsl.backends.torch.ops.candidates import candidates_of
-from vlmdsl.backends.torch.ops.criteria import mean
+from vlmdsl.backends.torch.ops.sample_weights import among, mean_of_parts
 from vlmdsl.backends.torch.ops.targets import pair_positions, renormaliser, shares_of
 from vlmdsl.backends.torch.values import Similarities, Target, TargetPart, TokenFeatures, precise
 from vlmdsl.primitives.plugins.function import implementation
@@ -50,16 +50,27 @@ def plugin_criterion(name: str, *inputs: Tensor | TokenFeatures | Similarities |
     return losses
 
 
-def plugin_token_criterion(name: str, logits: Tensor, targets: Tensor, **arguments: Any) -> Tensor:
+def plugin_token_criterion(
+    name: str,
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    where: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    **arguments: Any,
+) -> Tensor:
     """The mean over the tokens of all processes of what the function of the plug-in `name` gives for each: 0-d.
 
     It is called with logits [N, V], in float32 at least, and targets [N]. Tokens that do not count, whose target is
-    negative, have logits of 0 and the target 0, and what it gives for them is ignored.
+    negative, have logits of 0 and the target 0, and what it gives for them is ignored. `where` [b] and `sample_weight` [b]
+    say which samples count, and how much (`ops.sample_weights`).
     """
-    counted = targets.flatten() >= 0
-    flat = torch.where(counted[:, None], precise(logits).flatten(0, 1), 0.0)  # a NaN there would pass on a NaN gradient
-    losses = implementation(name)(flat, torch.where(counted, targets.flatten(), 0), **arguments)
-    return mean(losses, counted)
+    counted = among(targets >= 0, where)
+    entries = torch.where(counted, targets, 0).flatten()
+    # A NaN where nothing counts would pass on a NaN gradient.
+    flat = torch.where(counted.flatten()[:, None], precise(logits).flatten(0, 1), 0.0)
+    losses = implementation(name)(flat, entries, **arguments)
+    return mean_of_parts(losses.view_as(targets), counted, sample_weight)
 
 
 def plugin_target(name: str, values: Tensor, **arguments: Any) -> Target:

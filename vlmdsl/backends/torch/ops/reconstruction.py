@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from vlmdsl.backends.torch.ops.criteria import mean
+from vlmdsl.backends.torch.ops.sample_weights import among, mean_of_parts
 from vlmdsl.backends.torch.values import precise
 
 __all__ = ["patch_side", "pixels", "reconstruct"]
@@ -47,14 +47,18 @@ def pixels(image: Tensor, patch: int, *, normalised: str = "none") -> Tensor:
     return centred / (variance + _VARIANCE_FLOOR).sqrt()
 
 
-def reconstruct(decoded: Tensor, target: Tensor, at: Tensor) -> Tensor:
+def reconstruct(
+    decoded: Tensor, target: Tensor, at: Tensor, *, where: Tensor | None = None, sample_weight: Tensor | None = None
+) -> Tensor:
     """The mean squared error of `decoded` [b, P, C] over the patches of all processes where `at` [b, P] holds: 0-d.
 
     Every such patch counts alike, so a sample with more of them counts for more; none at all: 0. What stands elsewhere may
-    be anything, NaN included. The `target` [b, P, C] gets no gradient.
+    be anything, NaN included. The `target` [b, P, C] gets no gradient. `where` [b] and `sample_weight` [b] say which samples
+    count, and how much (`ops.sample_weights`).
 
     >>> reconstruct(torch.tensor([[[1.0, 3.0], [9.0, 9.0]]]), torch.zeros(1, 2, 2), torch.tensor([[True, False]])).item()
     5.0
     """
+    at = among(at, where)
     difference = torch.where(at[:, :, None], precise(decoded) - precise(target.detach()), 0.0)
-    return mean(difference.square().mean(dim=-1).flatten(), at.flatten())
+    return mean_of_parts(difference.square().mean(dim=-1), at, sample_weight)

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vlmdsl.backends.torch.collectives import all_reduce_sum, process_count
+from vlmdsl.backends.torch.collectives import all_reduce_sum
 from vlmdsl.backends.torch.ops.product import float16_tile, float32_product
+from vlmdsl.backends.torch.ops.sample_weights import among, shares_of_tokens
 from vlmdsl.backends.torch.values import Number, precise
 from vlmdsl.planning import linear
 from vlmdsl.planning.linear import CHUNK_ENTRIES
@@ -59,6 +60,8 @@ def linear_cross_entropy(
     weights: Tensor | None = None,
     reduction: str = "token",
     soft: SoftTargets | None = None,
+    where: Tensor | None = None,
+    sample_weight: Tensor | None = None,
 ) -> Tensor:
     """The mean cross-entropy of `softmax(states @ weight.T + bias)` with the targets, over the tokens of all processes: 0-d.
 
@@ -69,21 +72,25 @@ def linear_cross_entropy(
     tokens that count too.
 
     `reduction`: with `token` every token of the global batch counts alike, or by its weight; with `sample` the mean of each
-    sample's tokens is taken first, with `sum` their sum, and a sample without any counts as 0. No token at all: 0. Products
-    are in the dtype of the states, statistics and sums in float32 at least. There are first derivatives only: a second one
-    is a RuntimeError.
+    sample's tokens is taken first, with `sum` their sum, and a sample without any counts as 0. No token at all: 0. `where`
+    [b] and `sample_weight` [b] say which samples count, and how much (`ops.sample_weights`). Products are in the dtype of
+    the states, statistics and sums in float32 at least. There are first derivatives only: a second one is a RuntimeError.
     ValueError for shapes that do not belong together.
 
     >>> states, weight = torch.tensor([[1.0, 0.0], [7.0, 7.0]]), torch.eye(2)
     >>> round(linear_cross_entropy(states, weight, torch.tensor([0, -1])).item(), 4)
     0.3133
     """
-    if targets.shape != states.shape[:-1] or (reduction != "token" and targets.dim() != 2):
+    by_sample = reduction != "token" or where is not None or sample_weight is not None
+    if targets.shape != states.shape[:-1] or (by_sample and targets.dim() != 2):
         raise ValueError(f"states {list(states.shape)} do not go with targets {list(targets.shape)} by {reduction}")
     size = weight.shape[0]
     off = smoothing / (size if over == "all" else size - 1)
     on = 1.0 - smoothing - (off if over == "others" else 0.0)
-    shares = _shares(precise(states).dtype, targets >= 0, weights, reduction)
+    counted, dtype = among(targets >= 0, where), precise(states).dtype
+    targets = torch.where(counted, targets, -1)
+    tokens = counted.to(dtype) if weights is None else torch.where(counted, weights.to(dtype), 0.0)
+    shares = shares_of_tokens(tokens, reduction, where, sample_weight)
     learns = torch.is_grad_enabled()
     loss, *_ = weighted_cross_entropy(
         states.flatten(0, -2), weight, bias, targets.flatten(), shares.flatten(), on, off, *_teacher(soft, shares),
@@ -100,19 +107,6 @@ def _teacher(soft: SoftTargets | None, like: Tensor) -> tuple[Tensor | None, Ten
     share = soft.share.detach().to(like.dtype) if isinstance(soft.share, Tensor) else like.new_full((), soft.share)
     bias = None if soft.bias is None else soft.bias.detach()
     return share, soft.states.detach().flatten(0, -2), soft.weight.detach(), bias
-
-
-def _shares(dtype: torch.dtype, counted: Tensor, weights: Tensor | None, reduction: str) -> Tensor:
-    """What each token's loss is multiplied by, in the shape of the targets; of means all processes' together are 1, or 0."""
-    shares = counted.to(dtype) if weights is None else torch.where(counted, weights.to(dtype), 0.0)
-    if reduction == "token":
-        total = all_reduce_sum(shares.sum())
-        return shares / torch.where(total > 0, total, 1.0)
-    samples = shares.shape[0] * process_count()
-    if reduction == "sum":
-        return shares / samples
-    total = shares.sum(dim=1, keepdim=True)
-    return shares / torch.where(total > 0, total, 1.0) / samples
 
 
 @torch.library.custom_op("vlmdsl::weighted_cross_entropy", mutates_args=())
