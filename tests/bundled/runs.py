@@ -96,6 +96,7 @@ minimize {
   captions: next_token(linear(captioner(text, image)), text, weight=1 - noise, where=own, reduction="sample")
   words:    mlm(masked | image, weight=agreement)
   taught:   distill(linear(masked), linear(elder(masked)), at=m, where=own, weight=stop(agreement))
+  samples:  token_loss(linear(masked), text, at=m, reduction="sample")
   pixels:   reconstruct(decode(drop(image, m), depth=1, width=16, heads=2), pixels(image), at=m, weight=agreement)
   pairs:    matching(caption | image, own, weight=agreement)
   mined:    matched(text | image, take(text, wrong) | image, where=own, weight=agreement)

@@ -124,9 +124,16 @@ def test_a_weight_for_all_samples_is_refused_with_what_to_write() -> None:
     assert recipe[error.primary.span.start : error.primary.span.end] == "2"
 
 
-def test_logits_of_the_selected_tokens_are_enough_where_some_samples_do_not_count() -> None:
+@pytest.mark.parametrize(
+    ("more", "enough"),
+    [("", True), (", smoothing=0.1", True), (", where=good", False), (", weight=sure", False)]
+    + [(f', reduction="{reduction}"', reduction == "token") for reduction in ("token", "sample", "sum")],
+)
+def test_logits_of_the_selected_tokens_are_enough_for_a_plain_mean_over_tokens(more: str, enough: bool) -> None:
+    """They are packed over the whole batch, so that a row is not a sample."""
     recipe = (
-        f"{SIGNATURE.replace('other: Text', 'good: Flag')}minimize mlm(mask(text, m), where=good, weight=score(image, text))"
+        "recipe r(text: Text, good: Flag, sure: Number)\nlet m = random(15%)\n"
+        f"minimize token_loss(linear(mask(text, m)), text, at=m{more})"
     )
-    streams = {stream.name: stream for stream in vlmdsl.compile(recipe, compiled=False).streams}
-    assert streams["text_masked"].asked_only
+    (stream,) = vlmdsl.compile(recipe, compiled=False).streams
+    assert stream.asked_only is enough

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operation import Operation, define
 from vlmdsl.ir.operations.encoding import VOCABULARY, source_of
-from vlmdsl.ir.operations.rules import NUMBER, SAMPLES_CHOSEN, need, take, with_samples
+from vlmdsl.ir.operations.rules import NUMBER, SAMPLES_CHOSEN, need, of_samples, take, with_samples
 from vlmdsl.ir.operations.views import masked_text
 from vlmdsl.types import JOINED, CodesType, EncodedType, LogitsType, LossType, MaskType, Type
 
@@ -18,9 +18,14 @@ def predicted_by(logits: Node) -> Node:
 
 
 def predicts_selected(node: Node) -> bool:
-    """Whether a node reads the logits only of tokens that a mask selected."""
+    """Whether a node reads the logits only of tokens that a mask selected, whichever samples these are of.
+
+    Selected tokens are packed over the whole batch: one that weighs samples, or takes their means, reads all tokens.
+    """
     ids = [parent for parent in node.inputs if parent.operation is TOKEN_IDS]
-    return bool(ids) and all(parent.string("which") == "selected" for parent in ids)
+    _, where, weight = of_samples(node)
+    alike = where is weight is None and dict(node.attributes).get("reduction", "token") == "token"
+    return bool(ids) and alike and all(parent.string("which") == "selected" for parent in ids)
 
 
 def token_ids(node: Node, types: tuple[Type, ...]) -> Type:
