@@ -296,3 +296,20 @@ def test_a_run_that_is_killed_and_resumed_is_the_same_bit_for_bit(tmp_path: Path
     assert states[0] == states[1]
     evaluations = [json.loads((folder / "evaluation.json").read_text()) for folder in (whole, killed)]
     assert evaluations[0] == evaluations[1]
+
+
+def test_steps_on_the_command_line_replace_the_epochs_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("train: {epochs: 1.5}\nschedule: {final: 1, warmup_steps: 0}\n")
+    settings = SMALL | {"evaluation.limit": 8, "tracking.report": False}
+    run = vlmdsl.train("clip", data=DATA, config=file, settings=settings, steps=2, out=tmp_path / "run").folder
+    assert lines(run)[-1]["step"] == 2
+    counted = vlmdsl.train("clip", data=DATA, config=file, settings=settings, out=tmp_path / "counted").folder
+    assert lines(counted)[-1]["step"] == 6
+    vlmdsl.train(resume=counted, settings={"train.epochs": 1.5})
+    vlmdsl.train(resume=counted, steps=7)
+    assert lines(counted)[-1]["step"] == 7
+    with pytest.raises(DiagnosticError) as caught:
+        vlmdsl.train(resume=counted, settings={"train.epochs": 2})
+    (fault,) = caught.value.diagnostics
+    assert (fault.code, fault.message.rpartition(" ")[2]) == ("V0818", "`train.epochs`")

@@ -18,11 +18,10 @@ from vlmdsl._resources import installed_version
 from vlmdsl.api.comparison import COMPARISON, FINISHED, Comparison, Contender, Run, remark_on_steps
 from vlmdsl.api.compile import compile_built
 from vlmdsl.api.driver import Built, build_flows
-from vlmdsl.api.runs import load_settings, parts_of, recipe_record, settings_of_call
+from vlmdsl.api.runs import check_steps, load_settings, parts_of, recipe_record, settings_of_call
 from vlmdsl.api.train import Trainer
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.comparison import OneProcessOnly
-from vlmdsl.diagnostics.catalog.configuration import EpochsUnknown
 from vlmdsl.schema import PARTS, Parts, RunConfig, config_of
 from vlmdsl.source import Span
 
@@ -76,10 +75,10 @@ def compare(
     _check_alone()
     if not 1 <= seeds <= _MOST_SEEDS or not recipes:
         raise ValueError(f"a comparison needs a recipe, and from 1 to {_MOST_SEEDS} seeds")
-    flags = settings_of_call(data, val, map, settings, steps, device)
+    flags = settings_of_call(data, val, map, settings, steps, device, out)
     sides, resolved = _checked(recipes, lambda parts: load_settings(config, overrides, flags, parts))
     names = tuple(side.name for side in sides)
-    folder = Path(resolved.out or f"runs/compare-{'-'.join(names)}") if out is None else Path(out)
+    folder = Path(resolved.out or f"runs/compare-{'-'.join(names)}")
     common = import_module("vlmdsl.runtime.training.common").prepare(
         [[compile_built(built, compiled=False) for built in side.flows] for side in sides], resolved
     )
@@ -126,14 +125,6 @@ class _Plan:
         return os.path.lexists(self.folder / FINISHED)
 
 
-def _check_steps(config: RunConfig) -> None:
-    """DiagnosticError V0847 where epochs are counted: of recipes with different flows they are not as long."""
-    if config.train.epochs is not None:
-        help = ("set `train.steps` instead",)
-        reason = "recipes are compared after the same number of steps"
-        raise DiagnosticError((EpochsUnknown.at(Span("<command line>", 0, 0), reason=reason, help=help),))
-
-
 def _check_alone() -> None:
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count > 1:
@@ -159,7 +150,7 @@ def _checked(
             sides.append(_Side(name, contender, flows))
     try:
         resolved = load(None if faults else parts_of(built for side in sides for built in side.flows))
-        _check_steps(resolved)
+        check_steps(resolved, "recipes are compared after the same number of steps")
     except DiagnosticError as error:
         faults.extend(error.diagnostics)
     if faults or resolved is None:

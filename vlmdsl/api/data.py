@@ -183,7 +183,8 @@ def _opened(
 ) -> tuple[Source, FieldMapping, Any]:
     """The data, the columns of its images and texts, and the limits."""
     runtime = import_module("vlmdsl.runtime.data")
-    config = import_module("vlmdsl.api.runs").load_settings(None, overrides, {})
+    named = {"data.train": (data,) if isinstance(data, str) else tuple(data), "data.map": dict(map or {})}
+    config = import_module("vlmdsl.api.runs").load_settings(None, overrides, {k: own for k, own in named.items() if own})
     limits = runtime.Limits.of(config.data)
     source = runtime.open_source(data, limits=limits)
     needs = [runtime.Requirement(name, kind, optional=name not in (map or {})) for name, kind in _FIELDS.items()]

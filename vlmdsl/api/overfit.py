@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmdsl.api.driver import build_flows
-from vlmdsl.api.runs import course, load_settings, parts_of, settings_of_call
+from vlmdsl.api.runs import check_steps, course, load_settings, parts_of, settings_of_call
 from vlmdsl.api.tables import table_text
 from vlmdsl.diagnostics.cells import plain
 from vlmdsl.schema import RunConfig
@@ -118,6 +118,7 @@ def overfit(
     built = build_flows(recipe, expression=expression, knobs=knobs)
     flags = settings_of_call(data, val, map, settings, steps, device)
     resolved = load_settings(config, overrides, flags, parts_of(built))
+    check_steps(resolved, "all samples are in every batch")
     if "steps" not in resolved.train.model_fields_set:
         resolved = resolved.model_copy(update={"train": resolved.train.model_copy(update={"steps": _STEPS})})
 

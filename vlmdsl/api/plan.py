@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,15 +97,54 @@ def plan_flows(
     expression: bool = False,
     passes: str = "all",
     knobs: Mapping[str, object] | None = None,
+    config: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    batch: int | None = None,
+    micro: int | None = None,
+    lowering: str | Mapping[str, str] | None = None,
     **options: Any,
 ) -> FlowPlans:
     """Return the plans of all flows of a recipe; the options are those of `plan`.
 
-    >>> len(plan_flows("clip").flows)
-    1
+    `train.batch`, `train.micro` and lowerings of the settings in the file `config` and in `overrides`, as for
+    `vlmdsl.train`, are those of the plan, of each flow its own; the arguments come after those of the file. Raises
+    `DiagnosticError` (V0848) where an argument and `overrides` disagree.
+
+    >>> len(plan_flows("clip").flows), plan_flows("clip", overrides=["train.batch=64"]).flows[0][1].batch
+    (1, 64)
     """
     flows = build_flows(recipe, expression=expression, knobs=knobs, passes=passes)
-    return FlowPlans(tuple((built, make_plan(built.planned, sources=built.front_end.sources, **options)) for built in flows))
+    given = {"train.batch": batch, "train.micro": micro, "schedule.lowering": lowering or None}
+    sizes = {"batch": batch or _BATCH, "micro": micro, "lowering": lowering or "auto"}
+    plans = []
+    of_flow: Callable[[Built], Mapping[str, Any]] = lambda _: sizes  # noqa: E731 - or that of the settings
+    if config is not None or overrides:
+        of_flow = _by_settings(flows, config, overrides, {name: own for name, own in given.items() if own is not None})
+    for built in flows:
+        plans.append((built, make_plan(built.planned, sources=built.front_end.sources, **of_flow(built), **options)))
+    return FlowPlans(tuple(plans))
+
+
+def _by_settings(
+    flows: Sequence[Built], config: str | Path | None, overrides: Sequence[str], given: Mapping[str, object]
+) -> Callable[[Built], Mapping[str, Any]]:
+    """What the settings of a run say about the step of a flow."""
+    from vlmdsl.api.runs import load_settings, lowering_of, parts_of  # the plan without settings needs none of it
+    from vlmdsl.schema import config_of
+
+    resolved = load_settings(config, overrides, given, parts_of(flows))
+    terms = {term.name for built in flows for term in built.written.terms}
+
+    def of_flow(built: Built) -> Mapping[str, Any]:
+        train = config_of(resolved, built.stage.name, built.flow.name).train
+        batch = train.batch if "batch" in train.model_fields_set else _BATCH
+        return {"batch": batch, "micro": train.micro, "lowering": lowering_of(resolved, built, terms)}
+
+    return of_flow
+
+
+_BATCH = 1024
+"""Samples of a batch that is planned, unless something else is said."""
 
 
 def _under_title(title: str, text: str) -> str:

@@ -16,10 +16,10 @@ from vlmdsl.api.compile import compile_built
 from vlmdsl.api.driver import Built
 from vlmdsl.api.sources import SOURCES
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError, render_text
-from vlmdsl.diagnostics.catalog.configuration import ResumeMismatch
+from vlmdsl.diagnostics.catalog.configuration import EpochsUnknown, ResumeMismatch
 from vlmdsl.ir import Stage
 from vlmdsl.planning.lowering import LoweringRequest
-from vlmdsl.schema import Parts, RunConfig, config_of, load_config
+from vlmdsl.schema import Flags, Parts, RunConfig, config_of, load_config
 from vlmdsl.source import Span
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from vlmdsl.runtime.training.starting import RecipeFiles
 
 __all__ = [
-    "among_several", "check_resumable", "course", "first_process", "folder_and_checkpoint", "load_settings", "parts_of",
-    "recipe_files", "recipe_record", "settings_of_call",
+    "among_several", "check_resumable", "check_steps", "course", "first_process", "folder_and_checkpoint", "load_settings",
+    "lowering_of", "parts_of", "recipe_files", "recipe_record", "settings_of_call",
 ]  # fmt: skip
 
 _MAIN = "recipe.vlo"
@@ -62,11 +62,15 @@ def among_several() -> bool:
 
 
 def load_settings(
-    path: str | Path | None, overrides: Sequence[str], flags: Mapping[str, object], parts: Parts | None = None
+    path: str | Path | None,
+    overrides: Sequence[str],
+    flags: Flags,
+    parts: Parts | None = None,
+    fixed: Mapping[str, object] | None = None,
 ) -> RunConfig:
     """The configuration from all layers; DiagnosticError with all of their errors, also for settings of stages and flows
-    that are not among `parts`."""
-    config, diagnostics = load_config(None if path is None else str(path), overrides, flags, SOURCES, parts)
+    that are not among `parts`, and for settings of the command line that are `fixed`."""
+    config, diagnostics = load_config(None if path is None else str(path), overrides, flags, SOURCES, parts, fixed)
     if config is None:
         raise _error(diagnostics)
     return config
@@ -79,12 +83,21 @@ def settings_of_call(
     settings: Mapping[str, object] | None,
     steps: int | None = None,
     device: str | None = None,
-) -> dict[str, object]:
-    """The settings that a call passes, by dotted name; arguments of their own come after `settings`."""
+    out: str | Path | None = None,
+) -> tuple[tuple[str, object], ...]:
+    """The settings that a call passes, by dotted name; of `settings` and of arguments one by one."""
     named: dict[str, object] = {"data.train": tuple(data), "data.val": tuple(val), "data.map": dict(map or {})}
-    chosen = {"train.steps": steps, "train.device": device}
-    present = {name: value for name, value in named.items() if value}
-    return dict(settings or {}) | present | {name: value for name, value in chosen.items() if value is not None}
+    chosen = {"train.steps": steps, "train.device": device, "out": None if out is None else str(out)}
+    present = [(name, value) for name, value in named.items() if value]
+    present += [(name, value) for name, value in chosen.items() if value is not None]
+    return (*(settings or {}).items(), *present)
+
+
+def check_steps(config: RunConfig, reason: str) -> None:
+    """V0847 where epochs are counted, for a command that takes steps; `reason` says why."""
+    if config.train.epochs is not None:
+        help = ("give steps instead: `--steps N`, or `--set train.steps=N`",)
+        raise DiagnosticError((EpochsUnknown.at(Span("<command line>", 0, 0), reason=reason, help=help),))
 
 
 def course(built: Sequence[Built], config: RunConfig, *, compiled: bool | None = None) -> tuple[StageOfRun, ...]:
@@ -94,14 +107,19 @@ def course(built: Sequence[Built], config: RunConfig, *, compiled: bool | None =
     stages: dict[str, tuple[Stage, dict[str, Objective]]] = {}
     for one in built:
         _, objectives = stages.setdefault(one.stage.name, (one.stage, {}))
-        own = config_of(config, one.stage.name, one.flow.name).schedule
-        others = terms - {term.name for term in one.written.terms}  # a lowering of theirs is not for this flow
-        by_term = {"*": own.lowering} if isinstance(own.lowering, str) else own.lowering
-        by_term = {name: lowering for name, lowering in by_term.items() if name not in others}
-        request = replace(LoweringRequest.of(by_term), budget=own.lowering_budget)
+        request = lowering_of(config, one, terms)
         objectives[one.flow.name] = compile_built(one, compiled=compiled, lowering=request)
     of_run: tuple[StageOfRun, ...] = import_module("vlmdsl.runtime.training.course").course_of(stages.values(), config)
     return of_run
+
+
+def lowering_of(config: RunConfig, flow: Built, terms: Iterable[str]) -> LoweringRequest:
+    """The lowerings that the settings ask for in a flow of a recipe, which has these `terms` in all of its flows."""
+    own = config_of(config, flow.stage.name, flow.flow.name).schedule
+    others = set(terms) - {term.name for term in flow.written.terms}  # a lowering of theirs is not for this flow
+    by_term = {"*": own.lowering} if isinstance(own.lowering, str) else own.lowering
+    by_term = {name: lowering for name, lowering in by_term.items() if name not in others}
+    return replace(LoweringRequest.of(by_term), budget=own.lowering_budget)
 
 
 def parts_of(built: Iterable[Built]) -> Parts:
@@ -172,6 +190,10 @@ def check_resumable(folder: RunFolder, flows: Sequence[Built], config: RunConfig
         )
     before = settings_of(stored, shaping=True) | {"out": stored.out}
     now = settings_of(config, shaping=True) | {"out": config.out}
+    if now["train.epochs"] is None:  # its steps are counted, and others are asked for
+        del now["train.epochs"]
+    elif before["train.epochs"] != now["train.epochs"]:
+        del now["train.steps"]
     for name, value in now.items():
         if before[name] != value:
             notes = _changes_of_length(folder, flows, stored, config) if name == "train.steps" else []

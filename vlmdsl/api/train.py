@@ -183,8 +183,8 @@ def train(recipe: str | Path | None = None, **options: Unpack[RunOptions]) -> Ru
     return trainer.fit()
 
 
-def _flags(options: RunOptions) -> dict[str, object]:
-    """The settings that a call passes, by dotted name."""
+def _flags(options: RunOptions) -> tuple[tuple[str, object], ...]:
+    """The settings that a call passes, by dotted name; of `settings` and of arguments one by one."""
     out = options.get("out")
     named: dict[str, object] = {
         "schedule.lowering": _lowering(options.get("lowering")),
@@ -196,7 +196,8 @@ def _flags(options: RunOptions) -> dict[str, object]:
         "train.device": options.get("device"),
         "out": None if out is None else str(out),
     }
-    return dict(options.get("settings") or {}) | {name: value for name, value in named.items() if value is not None}
+    present = ((name, value) for name, value in named.items() if value is not None)
+    return (*(options.get("settings") or {}).items(), *present)
 
 
 def _lowering(choice: str | Mapping[str, str] | None) -> str | dict[str, str] | None:

@@ -147,8 +147,8 @@ def verify(
         raise ValueError("`world` and `micro` are at least 1")
     built = build_flows(recipe, expression=expression, knobs=knobs)
     unit = world * micro
-    flags = settings_of_call(data, val, map, settings) | _FIXED
-    resolved = load_settings(config, overrides, flags, parts_of(built))
+    flags = settings_of_call(data, val, map, settings)
+    resolved = load_settings(config, overrides, flags, parts_of(built), _FIXED)
     if "batch" not in resolved.train.model_fields_set:
         resolved = _with_train(resolved, batch=unit * -(-_BATCH // unit))
     job = str(recipe), expression, dict(knobs or {})

@@ -77,7 +77,13 @@ def planned_weights(
     [('vision', True), ('language', False), ('objective', False)]
     """
     built = build_flows(recipe, expression=expression, knobs=knobs)
-    resolved = load_settings(config, settings, {"model.pretrained": False, "train.device": "cpu"}, parts_of(built))
+    resolved = load_settings(config, settings, {}, parts_of(built))
+    resolved = resolved.model_copy(
+        update={
+            "model": resolved.model.model_copy(update={"pretrained": False}),
+            "train": resolved.train.model_copy(update={"device": "cpu"}),
+        }
+    )
     stages = course(built, resolved, compiled=False)
     parts = import_module("vlmdsl.runtime.training.course")
     weights = import_module("vlmdsl.runtime.training.weights")

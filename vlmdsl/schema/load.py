@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -19,6 +20,7 @@ from vlmdsl.diagnostics.catalog.configuration import (
 )
 from vlmdsl.diagnostics.catalog.evaluation import ClassNamesUnusable
 from vlmdsl.schema.class_names import CLASSES_UNUSABLE, HOW_TO_NAME
+from vlmdsl.schema.given import Given, Layer
 from vlmdsl.schema.moved import MOVED, moved_name, moved_section
 from vlmdsl.schema.parts import Parts, unknown_parts
 from vlmdsl.schema.run import FlowConfig, RunConfig, StageConfig
@@ -26,20 +28,28 @@ from vlmdsl.schema.yaml_tree import Path, YamlTree, read_yaml
 from vlmdsl.source import SourceMap, SourceText, Span, with_newlines
 from vlmdsl.source.regular_files import BadFile, read_regular
 
-__all__ = ["dump_config", "load_config", "schema_of_config", "setting_names"]
+__all__ = ["CONFIG_SEAL", "Flags", "dump_config", "load_config", "schema_of_config", "setting_names"]
+
+Flags: TypeAlias = Mapping[str, object] | Sequence[tuple[str, object]]
+"""Values by dotted name, or pairs of these where one name may be given twice."""
+CONFIG_SEAL = "# SHA-256 of the lines above: "
+"""What the last line of a configuration that a run has written begins with."""
 
 
 def load_config(
     path: str | None = None,
     overrides: Sequence[str] = (),
-    flags: Mapping[str, object] | None = None,
+    flags: Flags | None = None,
     sources: SourceMap | None = None,
     parts: Parts | None = None,
+    fixed: Mapping[str, object] | None = None,
 ) -> tuple[RunConfig | None, list[Diagnostic]]:
     """Load the configuration; None and diagnostics if it has errors.
 
-    `path` is a YAML file, `overrides` are texts `section.setting=value`, `flags` are values by dotted name. Texts
-    that diagnostics point into are added to `sources`. With `parts`, settings of other stages and flows are errors.
+    `path` is a YAML file, `overrides` are texts `section.setting=value`, `flags` are values by dotted name, or pairs of
+    these. Both come from one command line, on which a setting has one value (V0848). Texts that diagnostics point into are
+    added to `sources`. With `parts`, settings of other stages and flows are errors. `fixed` are values that nothing changes:
+    other ones on the command line are errors (V0869), those of a file and of its stages are replaced.
 
     >>> config, diagnostics = load_config(overrides=["optimizer.learning_rate=1e-4"], flags={"train.steps": 7})
     >>> config.optimizer.learning_rate, config.train.steps, diagnostics
@@ -49,8 +59,12 @@ def load_config(
     if path is not None:
         layers.add_file(path)
     layers.add_overrides(overrides)
-    layers.add_flags(flags or {})
-    diagnostics = layers.diagnostics
+    layers.add_flags(tuple(flags.items() if isinstance(flags, Mapping) else flags or ()))
+    layers.decide_length()
+    layers.fix(fixed or {})
+    if parts is not None:
+        layers.given.check_stages(parts["stages"])
+    diagnostics = layers.diagnostics + layers.given.diagnostics
     try:
         config = RunConfig.model_validate(layers.values)
     except ValidationError as error:
@@ -100,6 +114,7 @@ class _Layers:
     values: dict[str, object] = field(default_factory=dict)
     places: dict[Path, tuple[Span, Span]] = field(default_factory=lambda: {(): (_NOWHERE, _NOWHERE)})
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    given: Given = field(default_factory=Given)
 
     def place_of(self, location: Path) -> tuple[Span, Span]:
         """The key and the value of a setting, or of the section around it that was set as a whole."""
@@ -128,7 +143,7 @@ class _Layers:
                 tree.diagnostics.append(BadSetting.at(where, label, name=name, problem=problem))
             tree.diagnostics.extend(moved_section(tree, text))
             tree.value = {name: value for name, value in tree.value.items() if name not in flat and name != MOVED}
-        self._merge(tree, ())
+        self._merge(tree, (), "run" if CONFIG_SEAL in text else "file")
 
     def add_overrides(self, overrides: Sequence[str]) -> None:
         source = self.sources.add(SourceText("--set", "\n".join(overrides)))
@@ -145,26 +160,48 @@ class _Layers:
                 window = SourceText(source.name, source.text[: start + len(override)])
                 tree = read_yaml(window, start + len(name) + 1)
                 self._note_prefixes(keys, span)
-                self._merge(tree, keys, span)
+                self._merge(tree, keys, "command", span)
             start += len(override) + 1
 
-    def add_flags(self, flags: Mapping[str, object]) -> None:
-        texts = [f"{name}={value}" for name, value in flags.items()]
+    def add_flags(self, flags: Sequence[tuple[str, object]]) -> None:
+        texts = [f"{name}={value}" for name, value in flags]
         source = self.sources.add(SourceText("<flags>", "\n".join(texts)))
         start = 0
-        for (name, value), text in zip(flags.items(), texts, strict=True):
+        for (name, value), text in zip(flags, texts, strict=True):
             span = Span(source.name, start, start + len(text))
             keys = tuple(name.split("."))
             self._note_prefixes(keys, span)
-            self._merge(YamlTree(value, {(): (span, span)}), keys, span)
+            self._merge(YamlTree(value, {(): (span, span)}), keys, "command", span)
             start += len(text) + 1
+
+    def fix(self, fixed: Mapping[str, object]) -> None:
+        """Replace settings of the run and of its stages."""
+        self.given.check_fixed(fixed)
+        for name, value in fixed.items():
+            keys = tuple(name.split("."))
+            for at in (keys, *(path for path in self.places if path[:1] == ("stages",) and path[2:] == keys)):
+                tree: object = value
+                for key in reversed(at):
+                    tree = {str(key): tree}
+                assert isinstance(tree, dict)
+                _merge_into(self.values, tree)
+
+    def decide_length(self) -> None:
+        """Leave out the length that a later layer replaces, in steps or in epochs."""
+        for section, name in self.given.length():
+            settings = self.values[section]
+            assert isinstance(settings, dict)
+            del settings[name]
 
     def _note_prefixes(self, keys: tuple[str, ...], span: Span) -> None:
         for length in range(1, len(keys)):
             self.places.setdefault(keys[:length], (span, span))
 
-    def _merge(self, tree: YamlTree, at: tuple[str, ...], key_span: Span | None = None) -> None:
+    def _merge(self, tree: YamlTree, at: tuple[str, ...], layer: Layer, key_span: Span | None = None) -> None:
         self.diagnostics.extend(tree.diagnostics)
+        if not tree.diagnostics:
+            places = {(*at, *map(str, path)): place for path, (_, place) in tree.places.items()}
+            self.given.add(at, tree.value, places, layer)
         for path, (key, place) in tree.places.items():
             self.places[(*at, *path)] = (key_span if key_span is not None and not path else key, place)
         value = tree.value

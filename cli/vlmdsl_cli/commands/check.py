@@ -27,14 +27,14 @@ Style = Literal["text", "json", "github"]
 @click.option(
     "--param", "hyper_parameters", metavar="NAME=VALUE", multiple=True, help="Set a hyper-parameter of the recipes."
 )
-@click.option("--format", "style", type=click.Choice(get_args(Style)), default="text", help="Output format.")
+@click.option("--format", "style", type=click.Choice(get_args(Style)), help="Output format; default: text.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("--fix", is_flag=True, help="Apply the safe fixes to the files.")
 def command(
     recipes: Sequence[str],
     expressions: Sequence[str],
     hyper_parameters: Sequence[str],
-    style: Style,
+    style: Style | None,
     as_json: bool,
     fix: bool,
 ) -> int:
@@ -43,6 +43,8 @@ def command(
     Diagnostics are printed to stderr, those of --json and --format github to stdout. The exit code is 2 if there is an
     error.
     """
+    if as_json and style is not None and style != "json":
+        raise click.UsageError(f"--json and --format {style} contradict each other: leave one of them out")
     if not recipes and not expressions:
         raise click.UsageError("give a RECIPE, - for standard input, or -e EXPRESSION")
     if fix and (expressions or "-" in recipes):
@@ -50,7 +52,7 @@ def command(
     values = parse_hyper_parameters(hyper_parameters)
     choices = [(recipe, False) for recipe in recipe_files(recipes)] + [(text, True) for text in expressions]
     diagnostics = [diagnostic for choice in choices for diagnostic in _faults(*choice, values, fix)]
-    return _show(diagnostics, "json" if as_json else style, len(choices))
+    return _show(diagnostics, "json" if as_json else style or "text", len(choices))
 
 
 def _faults(recipe: str, expression: bool, hyper_parameters: Mapping[str, object], fix: bool) -> list[Diagnostic]:

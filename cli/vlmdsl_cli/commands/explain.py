@@ -21,6 +21,8 @@ def command(recipe: Recipe, latex: bool, as_json: bool) -> None:
 
     The page of a recipe shows its formula, its terms, and the fields, encoders and state that it needs.
     """
+    if latex and as_json:
+        raise click.UsageError("--latex and --json contradict each other: --json holds the formula, too")
     page = explain(recipe.subject, expression=recipe.expression, knobs=recipe.hyper_parameters)
     if as_json:
         json_data(page.to_json())

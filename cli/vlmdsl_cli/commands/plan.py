@@ -19,7 +19,7 @@ DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])
 
 @click.command("plan")
 @recipe_arguments
-@click.option("--batch", type=COUNT, default=1024, show_default=True, help="Number of samples in the global batch.")
+@click.option("--batch", type=COUNT, help="Samples in the global batch; default: `train.batch` where it is set, or 1024.")
 @click.option("--world", type=COUNT, default=1, show_default=True, help="Processes.")
 @click.option("--dim", type=COUNT, default=512, show_default=True, help="Feature dimension.")
 @click.option("--dtype", type=DTYPE, default="float32", show_default=True, help="Data type of the features.")
@@ -40,7 +40,7 @@ DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])
 )
 @lowering_option
 @passes_option
-@click.option("--config", metavar="FILE", help="Settings of a run, in YAML: count the weights of its towers too.")
+@click.option("--config", metavar="FILE", help="Settings of a run, in YAML: its batch, and the weights of its towers.")
 @click.option(
     "--set",
     "settings",
@@ -67,7 +67,13 @@ def command(
         data(dump(recipe.subject, stage, expression=recipe.expression, knobs=recipe.hyper_parameters))
         return
     planned = plan_flows(
-        recipe.subject, expression=recipe.expression, knobs=recipe.hyper_parameters, lowering=lowering, **sizes
+        recipe.subject,
+        expression=recipe.expression,
+        knobs=recipe.hyper_parameters,
+        config=config,
+        overrides=settings,
+        lowering=lowering,
+        **sizes,
     )
     weights = None
     if config is not None or settings:

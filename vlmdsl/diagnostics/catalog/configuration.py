@@ -65,8 +65,8 @@ class BadOverride(Problem):
     explanation = (
         "An override names a setting with its section and gives it a value in YAML: `--set optimizer.learning_rate=1e-3`, "
         "`--set 'data.train=[a.tar, b.tar]'`, `--set train.compile=false`. Do not put spaces around the equals sign: the "
-        "shell would split the argument there. Overrides are applied in the order given, after the `--config` file and "
-        "before dedicated options such as `--steps`."
+        "shell would split the argument there. Overrides replace what is in the `--config` file. A setting that "
+        "dedicated options such as `--steps` or other overrides give another value is an error (V0848)."
     )
     provoked_by = "`--set train.steps`"
 

@@ -23,7 +23,7 @@ from vlmdsl.runtime.files import damaged, file_digest, read_json, read_text, sea
 from vlmdsl.runtime.tracking import cut_metrics
 from vlmdsl.runtime.training.lock import LOCK
 from vlmdsl.runtime.training.records import RunRecord, StoredEvaluation
-from vlmdsl.schema import RunConfig
+from vlmdsl.schema import CONFIG_SEAL, RunConfig
 from vlmdsl.source import SourceText, Span
 
 __all__ = ["KEPT", "RunFolder", "make_folder"]
@@ -32,7 +32,6 @@ _COMMAND_LINE = Span("<command line>", 0, 0)
 _FORMAT = 2
 KEPT = "kept"
 """Subfolder of files that the recipe or the settings name and that lie elsewhere."""
-_CONFIG_SEAL = "# SHA-256 of the lines above: "
 _MEASURED_AGAIN = "remove it: what it holds is measured again"
 
 
@@ -177,12 +176,12 @@ class RunFolder:
     def write_config(self, text: str) -> None:
         """Replace `config.yaml`; its last line seals the lines above."""
         digest = hashlib.sha256(text.encode()).hexdigest()
-        write_atomically(self.config, f"{text}{_CONFIG_SEAL}{digest}\n")
+        write_atomically(self.config, f"{text}{CONFIG_SEAL}{digest}\n")
 
     def check_config(self) -> None:
         """V0850 if `config.yaml` is cut off or altered: settings that are missing would silently be the defaults."""
         text = read_text(self.config)
-        above, seal_line, digest = text.rpartition(_CONFIG_SEAL)
+        above, seal_line, digest = text.rpartition(CONFIG_SEAL)
         if not seal_line or not digest.endswith("\n"):
             raise damaged(self.config, "it is truncated: its last line is not the SHA-256 of the others")
         if hashlib.sha256(above.encode()).hexdigest() != digest.strip():
