@@ -65,7 +65,7 @@ def evaluate(
         files.check_place(Path(out))
     built = build_flows(folder.recipe, knobs=folder.read_facts().recipe.given_knobs, kept=folder.kept_uses())
     named = {"data.val": tuple(data), "data.map": dict(map or {})}
-    load_settings(folder.config, overrides, {name: given for name, given in named.items() if given})  # V0848
+    load_settings(folder.config, overrides, {name: value for name, value in named.items() if value})  # V0848
     config = load_settings(folder.config, overrides, {}, parts_of(built))
     measuring = import_module("vlmdsl.runtime.training.measuring")
     stages = course(built, config, compiled=False)

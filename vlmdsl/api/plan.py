@@ -114,25 +114,25 @@ def plan_flows(
     (1, 64)
     """
     flows = build_flows(recipe, expression=expression, knobs=knobs, passes=passes)
-    given = {"train.batch": batch, "train.micro": micro, "schedule.lowering": lowering or None}
+    named = {"train.batch": batch, "train.micro": micro, "schedule.lowering": lowering or None}
     sizes = {"batch": batch or _BATCH, "micro": micro, "lowering": lowering or "auto"}
     plans = []
     of_flow: Callable[[Built], Mapping[str, Any]] = lambda _: sizes  # noqa: E731 - or that of the settings
     if config is not None or overrides:
-        of_flow = _by_settings(flows, config, overrides, {name: own for name, own in given.items() if own is not None})
+        of_flow = _by_settings(flows, config, overrides, {name: own for name, own in named.items() if own is not None})
     for built in flows:
         plans.append((built, make_plan(built.planned, sources=built.front_end.sources, **of_flow(built), **options)))
     return FlowPlans(tuple(plans))
 
 
 def _by_settings(
-    flows: Sequence[Built], config: str | Path | None, overrides: Sequence[str], given: Mapping[str, object]
+    flows: Sequence[Built], config: str | Path | None, overrides: Sequence[str], named: Mapping[str, object]
 ) -> Callable[[Built], Mapping[str, Any]]:
     """What the settings of a run say about the step of a flow."""
     from vlmdsl.api.runs import load_settings, lowering_of, parts_of  # the plan without settings needs none of it
     from vlmdsl.schema import config_of
 
-    resolved = load_settings(config, overrides, given, parts_of(flows))
+    resolved = load_settings(config, overrides, named, parts_of(flows))
     terms = {term.name for built in flows for term in built.written.terms}
 
     def of_flow(built: Built) -> Mapping[str, Any]:

@@ -20,8 +20,8 @@ from vlmdsl.diagnostics.catalog.configuration import (
 )
 from vlmdsl.diagnostics.catalog.evaluation import ClassNamesUnusable
 from vlmdsl.schema.class_names import CLASSES_UNUSABLE, HOW_TO_NAME
-from vlmdsl.schema.given import Given, Layer
 from vlmdsl.schema.moved import MOVED, moved_name, moved_section
+from vlmdsl.schema.origins import Layer, Origins
 from vlmdsl.schema.parts import Parts, unknown_parts
 from vlmdsl.schema.run import FlowConfig, RunConfig, StageConfig
 from vlmdsl.schema.yaml_tree import Path, YamlTree, read_yaml
@@ -63,8 +63,8 @@ def load_config(
     layers.decide_length()
     layers.fix(fixed or {})
     if parts is not None:
-        layers.given.check_stages(parts["stages"])
-    diagnostics = layers.diagnostics + layers.given.diagnostics
+        layers.origins.check_stages(parts["stages"])
+    diagnostics = layers.diagnostics + layers.origins.diagnostics
     try:
         config = RunConfig.model_validate(layers.values)
     except ValidationError as error:
@@ -114,7 +114,7 @@ class _Layers:
     values: dict[str, object] = field(default_factory=dict)
     places: dict[Path, tuple[Span, Span]] = field(default_factory=lambda: {(): (_NOWHERE, _NOWHERE)})
     diagnostics: list[Diagnostic] = field(default_factory=list)
-    given: Given = field(default_factory=Given)
+    origins: Origins = field(default_factory=Origins)
 
     def place_of(self, location: Path) -> tuple[Span, Span]:
         """The key and the value of a setting, or of the section around it that was set as a whole."""
@@ -176,7 +176,7 @@ class _Layers:
 
     def fix(self, fixed: Mapping[str, object]) -> None:
         """Replace settings of the run and of its stages."""
-        self.given.check_fixed(fixed)
+        self.origins.check_fixed(fixed)
         for name, value in fixed.items():
             keys = tuple(name.split("."))
             for at in (keys, *(path for path in self.places if path[:1] == ("stages",) and path[2:] == keys)):
@@ -188,7 +188,7 @@ class _Layers:
 
     def decide_length(self) -> None:
         """Leave out the length that a later layer replaces, in steps or in epochs."""
-        for section, name in self.given.length():
+        for section, name in self.origins.length():
             settings = self.values[section]
             assert isinstance(settings, dict)
             del settings[name]
@@ -201,7 +201,7 @@ class _Layers:
         self.diagnostics.extend(tree.diagnostics)
         if not tree.diagnostics:
             places = {(*at, *map(str, path)): place for path, (_, place) in tree.places.items()}
-            self.given.add(at, tree.value, places, layer)
+            self.origins.add(at, tree.value, places, layer)
         for path, (key, place) in tree.places.items():
             self.places[(*at, *path)] = (key_span if key_span is not None and not path else key, place)
         value = tree.value

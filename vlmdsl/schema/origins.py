@@ -14,7 +14,7 @@ from vlmdsl.diagnostics import Diagnostic, Label
 from vlmdsl.diagnostics.catalog.settings import LengthTwice, SettingFixed, SettingTwice, StageHasItsOwn
 from vlmdsl.source import Span
 
-__all__ = ["Given", "Layer", "options_in_words"]
+__all__ = ["Origins", "Layer", "options_in_words"]
 
 Layer: TypeAlias = Literal["run", "file", "command"]
 """Where a setting comes from: a file that a run wrote, one that a user wrote, or the command line (in Python the call)."""
@@ -43,7 +43,7 @@ class _Leaf:
 
 
 @dataclass
-class Given:
+class Origins:
     """All settings that were given, in the order of the layers."""
 
     leaves: list[_Leaf] = field(default_factory=list)
@@ -117,8 +117,8 @@ class Given:
         """V0868 for a setting of the run, given on the command line, that the file replaces for a stage, or that all stages
         replace."""
         for leaf in self._general():
-            own = {name: found for name in stages if (found := self._last(("stages", name, *leaf.path))) is not None}
-            in_file = [name for name, found in own.items() if found.layer != "command"]
+            own = {name: of_stage for name in stages if (of_stage := self._last(("stages", name, *leaf.path))) is not None}
+            in_file = [name for name, of_stage in own.items() if of_stage.layer != "command"]
             if not (in_file or (own and len(own) == len(stages))):
                 continue
             name = (in_file or list(own))[0]
