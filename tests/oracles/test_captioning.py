@@ -45,6 +45,16 @@ def test_the_tokens_after_a_prefix_are_those_that_the_authors_supervise(name: st
     assert torch.equal(suffix_codes(oracle), expected)
 
 
+@pytest.mark.parametrize("name", SUFFIXES)
+def test_a_prefix_is_seen_in_both_directions_as_the_authors_ids_say(name: str) -> None:
+    """Theirs are 1 from the first token on that those before it do not see; padding is none's business."""
+    oracle = load_oracle(DATA, name)
+    block, real = oracle.inputs["mask_ar"].cumsum(dim=1), oracle.inputs["text"] != 0
+    expected = (block[:, None, :] <= block[:, :, None]) & real[:, None, :]
+    seen = attention_mask(real.shape[1], real, causal=True, prefix=(block == 0).sum(dim=1))
+    assert torch.equal(seen[real], expected[real])
+
+
 @pytest.mark.parametrize("lowering", ["dense", "chunked"])
 @pytest.mark.parametrize("name", SUFFIXES)
 def test_the_loss_of_the_tokens_after_a_prefix(name: str, lowering: str) -> None:
@@ -65,11 +75,14 @@ def check_suffix(name: str, lowering: str, *, compiled: bool) -> None:
     assert_agrees(oracle, partial(_loss, objective, suffix_codes(oracle)))
 
 
-def test_the_same_averaged_over_all_tokens() -> None:
-    oracle = load_oracle(DATA, "simvlm-prefixlm_bv")
-    objective = vlmdsl.compile(SUFFIX.format('reduction="token"'), compiled=False)
-    loss = _loss(objective, suffix_codes(oracle), oracle.inputs["logits"])
-    torch.testing.assert_close(loss, oracle.outputs["token_mean"], rtol=oracle.rtol, atol=0)
+@pytest.mark.parametrize("name", SUFFIXES)
+def test_the_same_averaged_over_all_tokens_and_summed_over_those_of_a_sample(name: str) -> None:
+    oracle = load_oracle(DATA, name)
+    expected = {"token": oracle.outputs["token_mean"], "sum": oracle.outputs["nll_sum_per_sample"].mean()}
+    for reduction, value in expected.items():
+        objective = vlmdsl.compile(SUFFIX.format(f'reduction="{reduction}"'), compiled=False)
+        loss = _loss(objective, suffix_codes(oracle), oracle.inputs["logits"])
+        torch.testing.assert_close(loss, value, rtol=oracle.rtol, atol=0)
 
 
 def test_an_image_as_the_prefix_of_a_text() -> None:
@@ -150,6 +163,8 @@ def check_captioner(name: str, monkeypatch: pytest.MonkeyPatch, loss_of: Callabl
     ).tokens
     targets = torch.where(words != 0, words, NOT_SELECTED)
     kernel, bias = theirs["LogitsDense_kernel"], theirs["LogitsDense_bias"]
+    logits = (states @ kernel + bias).detach()
+    torch.testing.assert_close(logits, oracle.outputs["logits"], rtol=oracle.rtol, atol=oracle.rtol)
     loss = loss_of(states, kernel, targets, bias)
     torch.testing.assert_close(loss.detach(), oracle.outputs["total"], rtol=oracle.rtol, atol=0)
     loss.backward()
@@ -241,7 +256,11 @@ def check_coca(name: str, *, compiled: bool) -> None:
 
     def loss(**features: Tensor) -> Tensor:
         image, text = (features[part] if part in features else oracle.inputs[part] for part in parts)
-        return coca(objective, codes, image, text, features["logits"]).loss
+        out = coca(objective, codes, image, text, features["logits"])
+        for term, value in out.terms.items():
+            expected = oracle.outputs["contrastive" if term == "contrast" else "caption"]
+            torch.testing.assert_close(value, expected, rtol=oracle.rtol, atol=0)
+        return out.loss
 
     assert_agrees(replace(oracle, gradients=_of_features(oracle)), loss)
     for parameter in objective.parameters():

@@ -9,7 +9,14 @@ from torch import Tensor
 from oracles.test_region_words import run, tensors_of
 from vlmdsl.backends.torch import ops
 from vlmdsl.backends.torch.ops import set_matching
-from vlmdsl.backends.torch.ops.detection import assigned_words, atss_of, box_loss_of, centreness_of, generalised_iou
+from vlmdsl.backends.torch.ops.detection import (
+    _decoded,
+    assigned_words,
+    atss_of,
+    box_loss_of,
+    centreness_of,
+    generalised_iou,
+)
 
 
 def terms_of_glip(
@@ -53,12 +60,35 @@ def test_the_detector_of_glip_is_the_authors(name: str, compiled: bool) -> None:
     leaves = {key: tensors[key].requires_grad_() for key in ("box_regression", "centerness", "dot_product_logits")}
     fixed, sizes = (boxes, words, tensors["text_mask"] > 0, tensors["anchors"]), tensors["level_sizes"].tolist()
     at, terms = run(terms_of_glip, compiled, *fixed, *leaves.values(), sizes=sizes)
+    named = assigned_words(ops.WordMap(words), at).words
+    # Theirs names the last token, which is padding, where there is no box.
+    assert torch.equal(named[at >= 0], tensors["out_token_targets"][at >= 0] > 0)
+    decoded = _decoded(tensors["out_reg_targets"], tensors["anchors"], 1.0)
+    for image, own in enumerate(at):
+        torch.testing.assert_close(decoded[image, own >= 0], boxes[image, own[own >= 0]], rtol=1e-9, atol=1e-9)
     assert torch.equal(torch.where(at >= 0, labels.gather(1, at.clamp(min=0)), 0), tensors["out_assigned_labels"])
     for key, value in terms.items():
         torch.testing.assert_close(value.detach(), tensors[f"out_{key}"], rtol=1e-9, atol=0)
     torch.stack(list(terms.values())).sum().backward()
     for key, leaf in leaves.items():
         torch.testing.assert_close(leaf.grad, tensors[f"grad_{key}"], rtol=1e-9, atol=1e-13)
+
+
+def test_the_centreness_of_detclip_is_the_papers() -> None:
+    """Each point has a box of which it is as central as the oracle says: c^2 from its left edge, 1 from the others."""
+    tensors = tensors_of("detclip-total")
+    positive, target = tensors["targets"].any(dim=2), tensors["centerness_target"]
+    ones = torch.ones_like(target)
+    boxes = torch.stack([-target.square(), -ones, ones, ones], dim=2)
+    at = torch.where(positive, torch.arange(target.shape[1]), -1)
+    logits = tensors["centerness"].requires_grad_()
+    points = torch.zeros(target.shape[1], 4, dtype=torch.float64)
+    loss = centreness_of(logits, points, boxes, at)
+    torch.testing.assert_close(loss.detach(), tensors["out_centerness_loss"], rtol=1e-9, atol=0)
+    loss.backward()
+    torch.testing.assert_close(logits.grad, tensors["grad_centerness"], rtol=1e-9, atol=1e-13)
+    total = tensors["out_align"] + tensors["out_centerness_loss"] + 2 * tensors["out_reg"]
+    torch.testing.assert_close(total, tensors["out_total"], rtol=1e-12, atol=0)
 
 
 def test_the_box_term_of_detclip_is_the_papers() -> None:
@@ -112,6 +142,9 @@ def test_the_criterion_of_mdetr_is_the_authors(compiled: bool) -> None:
     for row, own in enumerate(torch.arange(sum(counts)).split(counts)):
         boxes[row, : len(own)] = set_matching.corners(tensors["boxes"][own])
         words[row, : len(own)] = tensors["token_positive"][own]
+    spread = set_matching._spread(words, torch.float64)
+    own = torch.cat([each[:count] for each, count in zip(spread, counts, strict=True)])
+    torch.testing.assert_close(own, tensors["positive_map"][:, :-1], rtol=1e-9, atol=0)
     leaves = {key: tensors[key].requires_grad_() for key in ("pred_logits", "pred_boxes", "proj_queries", "proj_tokens")}
     at, terms = run(terms_of_mdetr, compiled, boxes, words, *leaves.values())
     assert torch.equal(at, tensors["out_match"])

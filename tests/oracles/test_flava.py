@@ -123,6 +123,30 @@ def test_pairs(name: str, term: str | None, lowering: str) -> None:
     assert_term(load_oracle(DATA, name), term, compiled=False, lowering=lowering)
 
 
+def test_pairs_none_of_which_matches() -> None:
+    """All count then, as where all match; only that they do not is what matching is to say."""
+    oracle = load_oracle(DATA, "flava-total-allpos")
+    inputs = {**oracle.inputs, "itm_labels": torch.zeros_like(oracle.inputs["itm_labels"])}
+    terms = of_pairs(pairs_objective(oracle, compiled=False), inputs).terms
+    for name in ("gc", "mmm_text", "mmm_image"):
+        torch.testing.assert_close(terms[name], oracle.outputs[f"loss_{name}"], rtol=oracle.rtol, atol=0)
+    logits = pooled_head(inputs)(inputs["multimodal_masked_sequence"][:, 0])
+    torch.testing.assert_close(terms["itm"], functional.cross_entropy(logits, inputs["itm_labels"]), rtol=1e-9, atol=0)
+
+
+def test_words_of_texts() -> None:
+    """The mean over masked tokens, from the logits of the text tower's head."""
+    objective = vlmdsl.compile("flava", flow="texts", compiled=False)
+    oracle = load_oracle(DATA, "flava-mmm_text")
+    logits = torch.randn(*oracle.inputs["mlm_labels"].shape, 30, dtype=torch.float64, requires_grad=True)
+    labels = oracle.inputs["mlm_labels"].clamp(max=29)
+    loss = objective(text_masked_vocabulary=logits, text_masked_targets=labels).loss
+    expected = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-1)
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
+    own, theirs = (torch.autograd.grad(value, logits)[0] for value in (loss, expected))
+    torch.testing.assert_close(own, theirs, rtol=1e-9, atol=1e-14)
+
+
 def test_pairs_compiled() -> None:
     assert_term(load_oracle(DATA, "flava-total-allpos"), None, compiled=True)
 

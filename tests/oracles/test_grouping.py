@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import vlmdsl
+from vlmdsl.backends.torch import ops
 from vlmdsl.runtime.modules.decoders import restored
 from vlmdsl.runtime.modules.towers.grouping import hard_assignment
 from vlmdsl.testing.oracle import Oracle, load_oracle
@@ -83,6 +84,21 @@ def test_the_recipe_of_segclip(contrast: str, compiled: bool) -> None:
     for (term, name), slope in slopes.items():
         oracle = oracles[term]
         torch.testing.assert_close(slope, oracle.gradients[name].view_as(slope), rtol=oracle.rtol, atol=1e-14)
+
+
+def test_superpixels_of_soft_assignments() -> None:
+    """Numbers between 0 and 1, and a batch of one: half of both divergences, divided by the groups too."""
+    generator = torch.Generator().manual_seed(0)
+    for samples in (1, 3):
+        assign = torch.rand(samples, 9, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+        segments = torch.randint(0, 3, (samples, 9), generator=generator)
+        loss = ops.assignment_divergence(assign, ops.segment_mean(assign, segments))
+        same = (segments[:, :, None] == segments[:, None]).double()
+        p, q = (part.softmax(dim=2) for part in (assign, same @ assign / same.sum(dim=2, keepdim=True)))
+        expected = ((q * (q / p).log()).sum() + (p * (p / q).log()).sum()) / 2 / p.numel()
+        torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
+        own, theirs = (torch.autograd.grad(value, assign, retain_graph=True)[0] for value in (loss, expected))
+        torch.testing.assert_close(own, theirs, rtol=1e-9, atol=1e-14)
 
 
 def _decoder(oracle: Oracle, mask_token: Tensor) -> tuple[Tensor, Tensor, object]:

@@ -28,30 +28,39 @@ def test_the_teacher_of_tower_and_map_moves_as_theirs() -> None:
     torch.testing.assert_close(own, oracle.outputs["teacher"], rtol=oracle.rtol, atol=1e-15)
 
 
-def paper_terms(features: dict[str, Tensor], modules: dict[str, torch.nn.Module]) -> dict[str, Tensor]:
-    """The terms of the paper's equation, of the states and pooled features of towers."""
+def paper_terms(
+    features: dict[str, Tensor], modules: dict[str, torch.nn.Module], temperatures: tuple[float, float] = (1, 1)
+) -> dict[str, Tensor]:
+    """The terms of the paper's equation, of the states and pooled features of towers; temperatures are those of the codes,
+    the student's and the teacher's."""
+    student, teacher = temperatures
     image, text = (functional.normalize(features[name], dim=1) for name in ("image", "text"))
     logits, pairs = image @ text.T / 0.07, torch.arange(len(image))
     decoded = modules["decoder"](features["image_drop_states"]).tokens
-    soft = modules["codes_teacher"](features["image_teacher_states"]).softmax(dim=2).detach()
+    soft = (modules["codes_teacher"](features["image_teacher_states"]) / teacher).softmax(dim=2).detach()
     at = features["image_drop_dropped"]
     states = modules["reader"](features["text_masked_states"], features["text_masked_mask"]).tokens
     targets = features["text_masked_reader_targets"]
     return {
         "pairs": functional.cross_entropy(logits, pairs) + functional.cross_entropy(logits.T, pairs),
-        "patches": 0.05 * functional.cross_entropy(modules["codes"](decoded)[at], soft[at]),
+        "patches": 0.05 * functional.cross_entropy(modules["codes"](decoded)[at] / student, soft[at]),
         "words": 0.05 * functional.cross_entropy(modules["vocabulary"](states)[targets >= 0], targets[targets >= 0]),
     }
 
 
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eager", "compiled"])
-def test_the_terms_and_their_gradients_are_those_of_the_equation(compiled: bool) -> None:
-    objective = vlmdsl.compile("maskclip", compiled=compiled).double()
+@pytest.mark.parametrize(
+    ("temperatures", "compiled"),
+    [((1.0, 1.0), False), ((0.1, 0.04), False), pytest.param((1.0, 1.0), True, marks=pytest.mark.slow)],
+    ids=["eager", "sharp", "compiled"],
+)
+def test_the_terms_and_their_gradients_are_those_of_the_equation(temperatures: tuple[float, float], compiled: bool) -> None:
+    knobs = dict(zip(("code_temperature", "teacher_temperature"), temperatures, strict=True))
+    objective = vlmdsl.compile("maskclip", compiled=compiled, **knobs).double()
     modules, features = example_modules(objective), example_features(objective)
     learning = {name: value.requires_grad_() for name, value in features.items() if value.is_floating_point()}
     weights = [weight for name, module in modules.items() if "teacher" not in name for weight in module.parameters()]
     out = objective(modules=modules, **features)
-    expected = paper_terms(features, modules)
+    expected = paper_terms(features, modules, temperatures)
     assert features["image_drop_dropped"].any()
     leaves = [*learning.values(), *weights]
     torch.testing.assert_close(dict(out.terms), expected, rtol=1e-6, atol=0)  # the temperature starts in float32

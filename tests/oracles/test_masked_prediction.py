@@ -41,6 +41,7 @@ def test_next_tokens_with_label_smoothing() -> None:
     oracle = load_oracle(DATA, "blip-lm")
     logits, ids = oracle.inputs["logits"], oracle.inputs["input_ids"]
     targets = torch.where(ids == oracle.hyperparameters["pad"], -100, ids)[:, 1:]
+    assert torch.equal(targets, oracle.outputs["targets"][:, 1:])
 
     def loss(logits: Tensor) -> Tensor:
         return ops.linear_cross_entropy(
@@ -83,13 +84,37 @@ def test_the_mean_over_samples_of_the_mean_over_weighted_tokens() -> None:
     assert_agrees(oracle, loss)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("reduction", ["sample", "sum"])
+def test_weighted_tokens_that_are_smoothed_or_not_normalised(reduction: str, smoothing: float) -> None:
+    """The other settings of the same function, by its formula: 1 - s on the label, s / (V - 1) elsewhere."""
+    oracle = load_oracle(DATA, "pali-weightedxent")
+    logits, labels, weights = (oracle.inputs[name] for name in ("logits", "labels", "weights"))
+    size = logits.shape[2]
+    target = torch.full_like(logits, smoothing / (size - 1)).scatter(2, labels[:, :, None], 1 - smoothing)
+    options = {"weights": weights, "smoothing": smoothing, "over": "others", "reduction": reduction}
+    identity = torch.eye(size, dtype=logits.dtype)
+
+    def expected(logits: Tensor) -> Tensor:
+        sums = (weights * -(target * logits.log_softmax(dim=2)).sum(dim=2)).sum(dim=1)
+        return (sums if reduction == "sum" else sums / weights.sum(dim=1).clamp(min=1e-30)).mean()
+
+    own, theirs = (
+        value_and_gradients(function, {"logits": logits})
+        for function in (lambda logits: ops.linear_cross_entropy(logits, identity, labels, **options), expected)
+    )
+    torch.testing.assert_close(own, theirs, rtol=1e-10, atol=1e-14)
+
+
 @pytest.mark.parametrize("name", ["mae-recon", "mae-recon-normpix", "mae-recon-normpix-edge"])
 def test_pixels_of_masked_patches(name: str) -> None:
     oracle = load_oracle(DATA, name)
     normalised = "patch" if oracle.hyperparameters["norm_pix_loss"] else "none"
     target = ops.pixels(oracle.inputs["imgs"], oracle.hyperparameters["patch"], normalised=normalised)
-    if "target_patches" in oracle.outputs and normalised == "none":
-        assert torch.equal(target, oracle.outputs["target_patches"])
+    if "target_patches" in oracle.outputs:  # those are the pixels, in both cases
+        assert torch.equal(
+            ops.pixels(oracle.inputs["imgs"], oracle.hyperparameters["patch"]), oracle.outputs["target_patches"]
+        )
     assert_agrees(oracle, lambda pred: ops.reconstruct(pred, target, oracle.inputs["mask"] == 1))
 
 

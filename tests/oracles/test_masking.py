@@ -30,3 +30,14 @@ def test_the_same_patches_in_the_same_order(oracle: str) -> None:
         dropped = np.ones(noise.shape)
         np.put_along_axis(dropped, keep, 0, axis=1)
         np.testing.assert_array_equal(dropped, arrays["out_mask"])
+        if "out_ids_restore" in arrays.files:
+            np.testing.assert_array_equal(arrays["out_ids_restore"].argsort(axis=1)[:, : keep.shape[1]], keep)
+
+
+@pytest.mark.parametrize(("patches", "share"), [(15, 0.75), (49, 0.6), (10, 0.8), (196, 0.75), (7, 0.9)])
+def test_what_does_not_divide_is_dropped(patches: int, share: float) -> None:
+    """int(L (1 - r)) patches are kept, none of seven if nine of ten are to go."""
+    noise = np.random.default_rng(0).random(patches)
+    keep = kept(noise, share)
+    assert len(keep) == int(patches * (1 - share))
+    assert keep.tolist() == sorted(range(patches), key=lambda place: noise[place])[: len(keep)]

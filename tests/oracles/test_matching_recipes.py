@@ -126,9 +126,35 @@ def test_contrast_with_queues(recipe: str, name: str) -> None:
     assert_agrees(oracle, objective, leaves, losses(objective, recipe, **leaves)["itc"])
     if "image_queue" in oracle.outputs:
         for side in ("image", "text"):
+            written = dict(objective.named_buffers())[f"state.{side}s_written"]
+            assert written % len(oracle.inputs["image_queue"].T) == oracle.outputs["queue_ptr"]
             torch.testing.assert_close(
                 dict(objective.named_buffers())[f"state.{side}s"], oracle.outputs[f"{side}_queue"].T, rtol=1e-12, atol=1e-15
             )
+
+
+def test_slots_that_were_not_filled_are_no_keys() -> None:
+    """Where the authors' loss counts what a queue was initialised with: their formula over the filled slots."""
+    oracle = load_oracle(DATA, "fiber-itc")
+    filled = int(oracle.inputs["queue_total"])
+    objective, leaves = objective_of("fiber", oracle, filled=filled), leaves_of(oracle)
+    loss = losses(objective, "fiber", **leaves)["itc"]
+    again = leaves_of(oracle)
+    image, text = (torch.nn.functional.normalize(again[f"{side}_raw"], dim=1) for side in ("image", "text"))
+    halves = [
+        torch.nn.functional.cross_entropy(
+            torch.cat([query @ key.detach().T, query @ again[queue][:, :filled]], dim=1) / again["temp"],
+            torch.arange(SAMPLES),
+        )
+        for query, key, queue in ((image, text, "text_queue"), (text, image, "image_queue"))
+    ]
+    expected = (halves[0] + halves[1]) / 2
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
+    loss.backward()
+    expected.backward()
+    for name in ("image_raw", "text_raw"):
+        torch.testing.assert_close(leaves[name].grad, again[name].grad, rtol=1e-9, atol=1e-13)
+    torch.testing.assert_close(objective.get_parameter("temperature").grad, again["temp"].grad, rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.parametrize(
@@ -179,12 +205,15 @@ def test_masked_tokens_with_a_teachers_targets() -> None:
     """With `alpha` above 0, for which there are no numbers of the authors, their formula."""
     oracle = load_oracle(DATA, "albef-mlm-alpha0")
     objective, leaves = objective_of("albef", oracle), leaves_of(oracle) | {"alpha": torch.tensor(0.4, dtype=torch.float64)}
-    losses(objective, "albef", **leaves)["mlm"].backward()
+    loss = losses(objective, "albef", **leaves)["mlm"]
+    loss.backward()
     again = oracle.inputs["logits"].clone().requires_grad_()
     at = oracle.inputs["labels"] >= 0
     hard = torch.nn.functional.cross_entropy(again[at], oracle.inputs["labels"][at])
     soft = torch.nn.functional.cross_entropy(again[at], oracle.inputs["logits_m"][at].softmax(dim=-1))
-    (0.6 * hard + 0.4 * soft).backward()
+    expected = 0.6 * hard + 0.4 * soft
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
+    expected.backward()
     torch.testing.assert_close(leaves["logits"].grad, again.grad, rtol=1e-10, atol=1e-14)
 
 

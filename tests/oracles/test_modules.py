@@ -22,7 +22,9 @@ def test_kept_patches_come_back_to_their_places() -> None:
     keep = restore.argsort(dim=1)[:, : latent.shape[1] - 1]
     tokens = restored(latent[:, 1:], mask_token[0, 0], keep, restore.shape[1]) + oracle.inputs["pos_embed"][:, 1:]
     torch.testing.assert_close(tokens, oracle.outputs["tokens"], rtol=oracle.rtol, atol=0)
-    (tokens * oracle.inputs["probe"]).sum().backward()
+    total = (tokens * oracle.inputs["probe"]).sum()
+    torch.testing.assert_close(total, oracle.outputs["total"], rtol=oracle.rtol, atol=0)
+    total.backward()
     torch.testing.assert_close(latent.grad[:, 1:], oracle.gradients["latent"][:, 1:], rtol=oracle.rtol, atol=0)
     torch.testing.assert_close(mask_token.grad, oracle.gradients["mask_token"], rtol=oracle.rtol, atol=oracle.rtol)
 

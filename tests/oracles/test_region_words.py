@@ -107,6 +107,11 @@ def test_terms_of_regionclip_are_the_authors(name: str, above: float, compiled: 
     regions, concepts = tensors["student_regions"].requires_grad_(), tensors["concept_emb"].requires_grad_()
     taught = tensors["teacher_regions"], tensors["teacher_concept_emb"]
     distillation, contrast = run(terms_of_regionclip, compiled, regions, concepts, *taught, above=above)
+    shares = (100 * F.normalize(taught[0], dim=1) @ F.normalize(taught[1], dim=1).T).softmax(dim=1)
+    sure = shares.amax(dim=1) > above
+    assert torch.equal(sure, tensors["out_keep"] > 0) or not sure.any()
+    kept = sure if sure.any() else torch.ones_like(sure)
+    assert torch.equal(shares[kept].argmax(dim=1), tensors["out_concept_of_kept"])
     torch.testing.assert_close(distillation.detach(), tensors["out_distill"], rtol=1e-9, atol=0)
     torch.testing.assert_close(contrast.detach(), tensors["out_contrastive"], rtol=1e-9, atol=0)
     leaves = {

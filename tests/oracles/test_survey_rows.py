@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import vlmdsl
+from oracles.cases import CASES
 
 DATA = Path(__file__).parent / "data"
 RESIZED = """
@@ -67,6 +68,43 @@ def test_chinese_clip_with_a_student_that_is_resized_like_a_picture() -> None:
         expected = torch.from_numpy(arrays[f"grad_{name}_features"])
         assert value.grad is not None
         torch.testing.assert_close(value.grad, expected, rtol=rtol, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("case", "terms"),
+    [
+        ("groupvit-multilabel", {"caption": "out_loss", "prompts": "out_multi_label_loss"}),
+        ("chineseclip-kd", {"contrast": "out_contrastive", "distillation": "out_distill"}),
+    ],
+)
+def test_terms_are_the_authors(case: str, terms: dict[str, str]) -> None:
+    (own,) = (each for each in CASES if each.oracle == case)
+    arrays, rtol = own.load()
+    objective = vlmdsl.compile(own.recipe, compiled=False, stage=own.stage, **own.knobs).double()
+    with torch.no_grad():
+        for parameter, key in own.parameters.items():
+            objective.get_parameter(parameter).fill_(float(arrays[key]))
+    out = objective(**{name: torch.from_numpy(arrays[key].copy()) for name, key in own.inputs.items()})
+    for term, key in terms.items():
+        weight = float(own.knobs.get("distillation", 1.0)) if term == "distillation" else 1.0
+        torch.testing.assert_close(out.terms[term].item(), weight * float(arrays[key]), rtol=rtol, atol=0)
+
+
+def test_kelip_takes_the_mean_over_the_crops_of_an_image() -> None:
+    arrays, rtol, objective = compared("kelip-multicrop-weighted", "kelip", stage="pairs", flow="english", crops=2, small=2)
+    with torch.no_grad():
+        objective.get_parameter("log_scale").fill_(float(arrays["logit_scale"]))
+    crops, text = leaf(arrays["crops_raw"]), leaf(arrays["text_raw"])
+    loss = objective(text=text, **{f"image_crop_{place}": crop for place, crop in enumerate(crops)}).loss
+    loss.backward()
+    torch.testing.assert_close(loss.item(), float(arrays["out_loss_per_crop"].mean()), rtol=rtol, atol=0)
+    gradients = crops.grad, text.grad
+    crops.grad = text.grad = None
+    units, pairs = functional.normalize(text, dim=1), torch.arange(len(text))
+    logits = [float(np.exp(arrays["logit_scale"])) * functional.normalize(crop, dim=1) @ units.T for crop in crops]
+    halves = [functional.cross_entropy(each, pairs) + functional.cross_entropy(each.T, pairs) for each in logits]
+    (torch.stack(halves).mean() / 2).backward()
+    torch.testing.assert_close(gradients, (crops.grad, text.grad), rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.parametrize(("name", "recipe"), [pytest.param("unicl-mixed", "klite"), pytest.param("unicl-labels", "klite")])

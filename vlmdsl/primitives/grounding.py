@@ -96,7 +96,10 @@ class FocalParameters(Parameters):
     )
     reduction: Literal["positives", "sum"] = Field(
         default="positives",
-        description="`positives`: divided by the regions of the global batch with a word, at least 1; `sum`: not divided",
+        description=(
+            "`positives`: divided by the regions of the global batch with a word, or of points by those with a box, at "
+            "least 1; `sum`: not divided"
+        ),
     )
 
 
@@ -117,8 +120,8 @@ register(
         family="grounding",
         summary=(
             "The focal loss of the words of each region: a sum over all words of all regions that are not padding, divided "
-            "by the number of regions of the global batch that have a word. With `alpha=-1, gamma=0` plain binary "
-            "cross-entropy."
+            "by the number of regions of the global batch that have a word, or, of points, that have a box. With "
+            "`alpha=-1, gamma=0` plain binary cross-entropy."
         ),
         meaning=_focal,
         subjects=(

@@ -86,7 +86,10 @@ def _focal(writer: Writer, node: Node) -> Math:
         body = Math(rf"-{weight[0]}{power[0]} \log p_{{ikl}}", f"-{weight[1]}{power[1]}log p_ikl")
     if node.string("reduction") == "sum":
         return Math(rf"\sum_{{i,k,l}} {body.latex}", f"Σ_i,k,l {body.text}", PRODUCT)
-    said = "the regions of the batch that a word names, at least 1"
+    assigned = node.inputs[1].operation is ASSIGNED_WORDS
+    said = (
+        f"the {'patches of the batch that have a box' if assigned else 'regions of the batch that a word names'}, at least 1"
+    )
     writer.names.state("values", Math(rf"N_+\ {words(said).latex}", f"N+: {said}"))
     return Math(rf"\frac{{1}}{{N_+}} \sum_{{i,k,l}} {body.latex}", f"1/N+ Σ_i,k,l {body.text}", PRODUCT)
 

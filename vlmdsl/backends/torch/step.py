@@ -245,7 +245,7 @@ def _of_stream(stream: Stream, applied: Applied, step: Compute, environment: Env
         own = (name for name in ("tokens", "codes", "assignment") if getattr(stream, name))
         for part in (*own, *entering):
             yield stream.input(part), getattr(output, part)
-        if (stream.tokens or entering) and output.mask is not None:
+        if (stream.tokens or stream.words or entering) and output.mask is not None:
             yield stream.input("mask"), output.mask
 
 

@@ -45,11 +45,13 @@ class TokenFeatures(NamedTuple):
 
 class WordMap(NamedTuple):
     """Which words name each region, `words` [b, R, L], bool; `tokens` [b, L] is true where there is a word, `regions` [b, R]
-    where there is a region, None where all are."""
+    where there is a region, None where all are. Of points that boxes are assigned to, `boxed` [b, R] is true where there is
+    one, named or not."""
 
     words: Tensor
     tokens: Tensor | None = None
     regions: Tensor | None = None
+    boxed: Tensor | None = None
 
 
 class PredictedTokens(NamedTuple):

@@ -150,7 +150,10 @@ FOCAL = define(
         counts="region with a word",
         takes="Alignment, WordMap",
         carries="`alpha` (negative: no weights), `gamma`; `by` (`sigmoid`, `softmax`); `reduction` (`positives`, `sum`)",
-        gives="Loss: the focal loss of all words of all regions, over the regions of the global batch that have a word",
+        gives=(
+            "Loss: the focal loss of all words of all regions, over the regions of the global batch that have a word, or of"
+            " points over those that have a box"
+        ),
     )
 )
 REGION_DISTILLATION = define(

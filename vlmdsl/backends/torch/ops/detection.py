@@ -109,7 +109,8 @@ def pairwise_overlap(x: Tensor, y: Tensor) -> Tensor:
 def assigned_words(target: WordMap, assigned: Tensor) -> WordMap:
     """The words of the box that each point [b, P] is for, none for a point without one: all points count."""
     rows = assigned.clamp(min=0)[:, :, None].expand(-1, -1, target.words.shape[2])
-    return WordMap(target.words.gather(1, rows) & (assigned >= 0)[:, :, None], target.tokens)
+    boxed = assigned >= 0
+    return WordMap(target.words.gather(1, rows) & boxed[:, :, None], target.tokens, boxed=boxed)
 
 
 def giou(deltas: TokenFeatures, boxes: Tensor, assigned: Tensor, *, scale: float) -> Tensor:

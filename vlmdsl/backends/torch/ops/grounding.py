@@ -116,8 +116,8 @@ def focal(
     by: str = "sigmoid",
     reduction: str = "positives",
 ) -> Tensor:
-    """The focal loss of every word of every region, summed over the global batch and divided by its regions with a word
-    (at least 1), or with `reduction="sum"` not divided: 0-d.
+    """The focal loss of every word of every region, summed over the global batch and divided by its regions with a word, or
+    of points by those with a box, named or not (at least 1); with `reduction="sum"` not divided: 0-d.
 
     By `sigmoid` each word is a separate yes or no, -a_t (1 - p_t)^gamma log p_t with a_t = alpha of positives and 1 - alpha
     of others; a negative alpha weighs none. By `softmax` the target of a region is spread evenly over its words,
@@ -135,8 +135,8 @@ def focal(
 
 
 def positives(target: WordMap) -> Tensor:
-    """How many regions of the global batch have a word, at least 1: 0-d."""
-    own = (target.words & _counted(target)).any(dim=2).sum()
+    """How many regions of the global batch have a word, of points a box, at least 1: 0-d."""
+    own = ((target.words & _counted(target)).any(dim=2) if target.boxed is None else target.boxed).sum()
     return all_reduce_sum(own.to(torch.get_default_dtype())).clamp(min=1.0)
 
 
