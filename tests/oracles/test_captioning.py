@@ -47,7 +47,7 @@ def test_the_tokens_after_a_prefix_are_those_that_the_authors_supervise(name: st
 
 @pytest.mark.parametrize("name", SUFFIXES)
 def test_a_prefix_is_seen_in_both_directions_as_the_authors_ids_say(name: str) -> None:
-    """Theirs are 1 from the first token on that those before it do not see; padding is none's business."""
+    """Theirs are 1 from the first token on that those before it do not see; what padding sees does not matter."""
     oracle = load_oracle(DATA, name)
     block, real = oracle.inputs["mask_ar"].cumsum(dim=1), oracle.inputs["text"] != 0
     expected = (block[:, None, :] <= block[:, :, None]) & real[:, None, :]

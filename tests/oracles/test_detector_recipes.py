@@ -209,8 +209,8 @@ def matched(cost: Callable[[int, int, int], Tensor], places: Tensor, boxes: Tens
             ]
             for patch in range(SIDE**2)
         ]
-        found = linear_sum_assignment(torch.tensor(rows)) if real(own) else ((), ())
-        at.append({int(patch): real(own)[box] for patch, box in zip(*found, strict=True)})
+        pairs = linear_sum_assignment(torch.tensor(rows)) if real(own) else ((), ())
+        at.append({int(patch): real(own)[box] for patch, box in zip(*pairs, strict=True)})
     assert not at[0], "an image without boxes"
     assert len(at[1]) > 1
     return at

@@ -133,7 +133,7 @@ def test_contrast_with_queues(recipe: str, name: str) -> None:
             )
 
 
-def test_slots_that_were_not_filled_are_no_keys() -> None:
+def test_only_slots_that_were_filled_are_keys() -> None:
     """Where the authors' loss counts what a queue was initialised with: their formula over the filled slots."""
     oracle = load_oracle(DATA, "fiber-itc")
     filled = int(oracle.inputs["queue_total"])
