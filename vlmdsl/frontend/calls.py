@@ -9,12 +9,14 @@ from collections.abc import Set as AbstractSet
 
 from vlmdsl.diagnostics.catalog.meaning import TooLarge, ViewOfMaskedText
 from vlmdsl.diagnostics.catalog.types import EncoderKind, NotCallable
+from vlmdsl.diagnostics.catalog.values import BadValue
 from vlmdsl.frontend import arithmetic, coerce, decoding
 from vlmdsl.frontend.arguments import Bound, GivenArgument, bind, check_parameters, missing
 from vlmdsl.frontend.builder import CallBuilder
 from vlmdsl.frontend.evaluates import Evaluates
 from vlmdsl.frontend.scope import Closure, LocalScope, RecipeFunction
 from vlmdsl.ir import Encoder, Module, Node, Use, walk
+from vlmdsl.ir.operations.modules import APPLY
 from vlmdsl.ir.operations.views import FIELD, MASK
 from vlmdsl.ir.uses import head_uses
 from vlmdsl.primitives import Fault, Parameters, Primitive
@@ -191,6 +193,11 @@ class Caller:
             raise missing(tower.tower, "stream", span)
         place = bound.places["stream"]
 
+        if tower.codebook is not None:
+            help = (f"`codes(image, by={tower.tower})`",)
+            reason = "a codebook gives codes of patches, and no features"
+            raise Fault(BadValue.at(place, argument="stream", function=tower.tower, reason=reason, help=help))
+
         def once(chosen: dict[str, Value]) -> Value:
             stream = chosen["stream"]
             kind = stream.type.kind if isinstance(stream, Node) and isinstance(stream.type, FieldType) else ""
@@ -215,6 +222,9 @@ class Caller:
         that has no attention to images."""
         names = ["text"] if coerce.is_alone(fusion) else ["text", "image"]
         bound = bind(fusion.name, names, names, arguments, {})
+        given = bound.values.get("text")
+        if len(names) == 2 and "image" not in bound.values and isinstance(given, Node) and given.operation is APPLY:
+            raise coerce.fused_fault(given, fusion, bound.places["text"])
         for name in names:
             if name not in bound.values:
                 raise missing(fusion.name, name, span)

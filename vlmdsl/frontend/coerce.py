@@ -11,6 +11,7 @@ from vlmdsl.diagnostics.catalog.types import (
     TokensWherePooledIsCompared,
     WrongType,
 )
+from vlmdsl.frontend.hints import MADE_BY, READ_BY
 from vlmdsl.frontend.session import Session
 from vlmdsl.ir import Node, encoder_of
 from vlmdsl.ir.operations.encoding import ENCODE
@@ -183,7 +184,8 @@ def fits(value: Value, accepts: tuple[str, ...], *, function: str, argument: str
     if isinstance(value, ViewSet):
         raise Fault(SetWhereOneIsWanted.at(place, found=type_of(value)), value)
     actual = type_of(value)
-    help = (f"`vlmdsl explain {function}` lists its arguments",)
+    made = [way for kind, way in MADE_BY.items() if kind in accepts and len(accepts) <= 2]
+    help = (*made, f"`vlmdsl explain {function}` lists its arguments")
     wrong = WrongType.at(
         place, str(actual), help=help, argument=argument, function=function, wanted=words(accepts), found=actual
     )
@@ -198,6 +200,8 @@ def encode(session: Session, value: Value, place: Span) -> Value:
     if encoder is None or value.type.count is not None:
         joined = value.type.kind == JOINED
         help = (f"a shared tower encodes it: `shared(vision, language)({value.operation}(...))`",) if joined else ()
+        if value.type.count is None and value.type.kind in READ_BY:
+            help = (READ_BY[value.type.kind],)
         raise Fault(NoEncoder.at(place, str(value.type), help=help, type=value.type), value)
     return session.add("encode", value, span=place, encoder=encoder)
 
@@ -339,6 +343,14 @@ def context_fault(subject: Value, context: Value | None, fusion: FusionValue, pl
     else:
         help = "fuse a Text with an Image: `text | image`"
     return Fault(ContextNotTaken.at(place, help=(help,), subject=type_of(subject), context=type_of(context)))
+
+
+def fused_fault(fused: Node, fusion: FusionValue, place: Span) -> Fault:
+    """Why a module that is called by its name does not take a text that is fused already."""
+    help = f"call it with both: `{fusion.name}(text, image)`, and a teacher of it `elder(text, image)`"
+    found, expected = type_of(fused), "a Text, and its image"
+    wrong = WrongType.at(place, help=(help,), argument="text", function=fusion.name, wanted=expected, found=found)
+    return Fault(wrong, fused)
 
 
 def _kind_of(value: Value) -> str:

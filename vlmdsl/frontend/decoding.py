@@ -28,10 +28,10 @@ def decoded(session: Session, encoder: Encoder, values: Mapping[str, Value], pla
     """The text as the decoder encodes it; Fault for an argument that does not fit."""
     text, kind = values["text"], FieldType("Text")
     if not isinstance(text, Node) or text.type != kind:
-        actual = type_of(text)
-        raise Fault(
-            EncoderKind.at(places["text"], str(actual), encoder=encoder.tower, wanted=encoder.kind, found=actual), text
-        )
+        actual, help = type_of(text), f"the text comes first, and then what it attends to: `{encoder.tower}(text, image)`"
+        place = places["text"]
+        wrong = EncoderKind.at(place, str(actual), help=(help,), encoder=encoder.tower, wanted=encoder.kind, found=actual)
+        raise Fault(wrong, text)
     inputs, attributes = [text], dict[str, Any]()
     if "context" in values:
         inputs.append(_context(session, encoder, values["context"], places["context"]))

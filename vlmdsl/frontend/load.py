@@ -22,7 +22,7 @@ from vlmdsl.frontend.scope import FileScope
 from vlmdsl.frontend.session import EnoughError, Session
 from vlmdsl.frontend.signature import bind_signature, chosen_values, field_node
 from vlmdsl.frontend.stages import Block, check_fields, check_numbers, check_unused, check_written, stages_of
-from vlmdsl.ir import BATCH_POLICIES, MIXED, Node, Program, Stage, encoder_of, inputs, walk
+from vlmdsl.ir import BATCH_POLICIES, MIXED, Node, Program, Stage, boxed_images, encoder_of, inputs, root_field, walk
 from vlmdsl.ir.operations.encoding import ENCODE
 from vlmdsl.ir.operations.modules import OWN
 from vlmdsl.ir.operations.scalars import SCALAR
@@ -159,6 +159,7 @@ def _program(session: Session, block: Block, loaded: Loaded, loader: Loader, kno
     _report_nothing_to_learn(session, program, minimize)
     _report_names_of_inputs(session, program, header, minimize.span)
     _report_unread_swaps(session, program, minimize.span)
+    _report_boxes_of_two_images(session, program, minimize.span)
     return program
 
 
@@ -238,6 +239,20 @@ def _report_unread_swaps(session: Session, program: Program, span: Span) -> None
             reason = "no tower reads this text"
             help = "name the text, `let caption = swap(text)`, and use it in both places"
             session.report(BadValue.at(place, help=(help,), argument="text", function="matches", reason=reason))
+
+
+def _report_boxes_of_two_images(session: Session, program: Program, span: Span) -> None:
+    """V0405 for boxes that are compared with two images: they are places in one, and are read by its size."""
+    for boxes, images in boxed_images(program).items():
+        first, *others = images.items()
+        name = root_field(first[0].inputs[0]).string("name")
+        for encode, node in others:
+            own = root_field(encode.inputs[0]).string("name")
+            if own != name:
+                place = next(iter(program.graph.spans_of(node)), span)
+                reason = f"they are places in `{name}`, which they are compared with elsewhere, and this is `{own}`"
+                help = f"declare boxes of `{own}`: `{own}_boxes: Boxes`"
+                session.report(BadValue.at(place, help=(help,), argument=boxes, function=node.operation, reason=reason))
 
 
 def _report_towers(session: Session, programs: Iterable[Program], span: Span) -> None:

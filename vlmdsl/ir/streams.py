@@ -19,8 +19,8 @@ from vlmdsl.ir.program import Program
 from vlmdsl.types import InputsType, LogitsType, PatchesType, TokensType, VecType
 
 __all__ = [
-    "CODES", "OUTPUTS", "ModuleOutput", "Reading", "Stream", "block_of", "kept_inputs", "loaded_origin", "loaded_parts",
-    "module_outputs", "parts_of", "readings", "root_field", "source_names", "streams",
+    "CODES", "OUTPUTS", "ModuleOutput", "Reading", "Stream", "block_of", "boxed_images", "kept_inputs", "loaded_origin",
+    "loaded_parts", "module_outputs", "parts_of", "readings", "root_field", "source_names", "streams",
 ]  # fmt: skip
 
 OUTPUTS = (POOLED, TOKENS, VOCABULARY, STATES, EMBEDDED, PATCH_CODES, ASSIGNMENT)
@@ -189,6 +189,18 @@ def streams(program: Program) -> list[Stream]:
         )
         for position, node in enumerate(encodes)
     ]
+
+
+def boxed_images(program: Program) -> dict[str, dict[Node, Node]]:
+    """For each field of Boxes, by name, the encoded images that these are places in, each with a node that compares them."""
+    boxed: dict[str, dict[Node, Node]] = {}
+    for node in program.nodes():
+        if node.operation in _AT_PLACES and len(node.inputs) > 1:
+            encode = node.inputs[0]
+            while encode.operation is not ENCODE and encode.inputs:
+                encode = encode.inputs[0]
+            boxed.setdefault(node.inputs[1].string("name"), {}).setdefault(encode, node)
+    return boxed
 
 
 def _tower_of(tokens: Node) -> Node | None:

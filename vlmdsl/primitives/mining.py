@@ -107,7 +107,9 @@ def _take_input(builder: Builder, x: Value, picks: Node, queue: Node) -> Node:
     assert isinstance(queue.type, InputsType)
     of_both = PicksType(picked="1", of=f"B+{queue.type.rows}")
     if picks.type != of_both:
-        raise Fault(AxesDisagree.at(builder.place("picks"), str(picks.type), left=of_both, right=picks.type), picks)
+        help = "mine among the batch and a queue of features of this size: `unite(similarity(x, y), similarity(x, queue))`"
+        wrong = AxesDisagree.at(builder.place("picks"), str(picks.type), help=(help,), left=of_both, right=picks.type)
+        raise Fault(wrong, picks)
     if not isinstance(x, Node) or builder.entering(queue) != (x,):
         raise wrong_type(builder, "x", "take", x, f"what the queue keeps, {_in_words(queue.type.kind)} of each sample")
     return builder.add("fetch", x, picks, queue)

@@ -6,7 +6,7 @@ import pytest
 
 import vlmdsl
 
-LET = """recipe r(image: Image, text: Text, boxes: Boxes, others: Boxes, phrases: Phrases)
+LET = """recipe r(image: Image, page: Image, text: Text, boxes: Boxes, others: Boxes, phrases: Phrases)
 let words = language(text_of(phrases))
 let names = language(concepts(phrases, count=4))
 let points = vision(image).tokens
@@ -28,9 +28,25 @@ VALID = {
         "let seen = mask(text_of(phrases), hidden) | image\n"
         "minimize focal(alignment(points, seen.tokens), word_map(words, boxes, at=at))"
     ),
+    "boxes of the other image": "minimize focal(alignment(regions(page, boxes), words), word_map(words, boxes))",
     "concepts of patches": "minimize focal(alignment(points, names) / learned(1), word_map(names, boxes, at=at))",
 }
 FAULTS = {
+    "the boxes of two images": (
+        (
+            f"let at2 = atss(page, boxes)\nminimize giou({NUMBERS.format('points')}, boxes, at=at)"
+            f" + giou({NUMBERS.format('page')}, boxes, at=at2)"
+        ),
+        "they are places in `image`",
+    ),
+    "a fused text that is fused": (
+        "encoder fusion = fuse()\nminimize mlm(fusion(mask(text, hidden) | image))",
+        "and its image",
+    ),
+    "features of a codebook": (
+        "encoder tokenizer = codebook(size=8)\nminimize contrast(tokenizer(image), text)",
+        "no features",
+    ),
     "the boxes of a crop": ("minimize giou(points, boxes, at=atss(vision(augment(image)).tokens, boxes))", "changed image"),
     "the boxes of a small crop": (
         (

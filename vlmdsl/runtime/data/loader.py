@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import BatchLargerThanData, NotDivisible
-from vlmdsl.ir import Node, Reading, ramps_at
+from vlmdsl.ir import Node, Reading, ramps_at, root_field
 from vlmdsl.runtime.data.collate import Collation
 from vlmdsl.runtime.data.context import NO_MATERIALS, Materials
 from vlmdsl.runtime.data.lanes import lanes_of, workers_for_turns
@@ -138,12 +138,16 @@ def values_of_step(
     *,
     noise: Mapping[str, int] | None = None,
     segments: Mapping[str, str] | None = None,
+    boxes: Mapping[str, str] | None = None,
 ) -> dict[str, Loaded]:
     """What a batch holds for a step, by name; the arguments are those of `BatchLoader`."""
     readings = list(readings)
-    # Boxes are places in what a tower sees of an image.
-    images = next((reading.form for reading in readings if isinstance(reading.form, ImageFormat)), None)
-    values = {name: Loaded(View(name, kind), images if kind == "Boxes" else None) for name, kind in fields.items()}
+    first = next((reading.form for reading in readings if isinstance(reading.form, ImageFormat)), None)
+    values = {name: Loaded(View(name, kind), first if kind == "Boxes" else None) for name, kind in fields.items()}
+    named = {reading.name: reading for reading in readings}
+    for name, own in (boxes or {}).items():  # places in what a tower sees of an image
+        seen = named[own]
+        values[name] = Loaded(View(name, "Boxes"), seen.form, image=root_field(seen.source).string("name"))
     for reading in readings:
         beside = (noise or {}).get(reading.name), (segments or {}).get(reading.name)
         values[reading.name] = Loaded(view_of(reading.source), reading.form, *beside)
@@ -162,7 +166,8 @@ class BatchLoader:
     lane counts its own epochs, and the position counts all batches. `readings` are what modules take, each in its form
     (`VisionLanguageModel.readings`), `noise` how many numbers each sample of one draws for its tower, by its name
     (`VisionLanguageModel.noise_lengths`), `segments` the field that holds the segments of an image, where these are read,
-    by the name of its reading (`VisionLanguageModel.segment_fields`), `parts` the weighted sources (`weighted_parts`),
+    by the name of its reading (`VisionLanguageModel.segment_fields`), `boxes` the reading that boxes are places in, by the
+    name of their field (`VisionLanguageModel.boxed_readings`), `parts` the weighted sources (`weighted_parts`),
     `fields` further fields by name with their kinds.
 
     Each sample of a batch is in it once. `tell` is called with a line about the samples skipped so far, when their
@@ -191,11 +196,12 @@ class BatchLoader:
         parts: Sequence[Part] = (),
         noise: Mapping[str, int] | None = None,
         segments: Mapping[str, str] | None = None,
+        boxes: Mapping[str, str] | None = None,
         max_bad_share: float = 1.0,
         lanes: int | None = None,
         window: int = 1000,
     ) -> None:
-        values = values_of_step(readings, fields or {}, noise=noise, segments=segments)
+        values = values_of_step(readings, fields or {}, noise=noise, segments=segments, boxes=boxes)
         budget = cache_bytes // max(workers, 1)
         reader = SampleReader(source, mapping, values, seed=seed, cache_bytes=budget, materials=materials)
         numbers = partial(_Numbers, tuple(draws), tuple(ramps), seed, steps)

@@ -41,12 +41,13 @@ _SWAPS = 20
 class Loaded:
     """One value of a batch, made per sample: a view of a field, in the format of the module that takes it (None if no module
     does), the length of its noise, and the field that holds the segments of an image, where these are read, or its
-    columns."""
+    columns. Boxes are in the field `image`, in the format of a tower of it."""
 
     view: View
     form: object = None
     noise: int | None = None
     segments: str | FieldColumns | None = None
+    image: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class SampleReader:
         self._sides: dict[str, int] = {}
         self._read_field: dict[str, Callable[[SampleColumns], Any]] = {}
         self._pictured: FieldColumns | None = None
+        self._boxed: dict[str, FieldColumns] = {}
         for loaded in self.values.values():
             name, kind = loaded.view.field, loaded.view.field_kind
             if isinstance(loaded.form, ImageFormat):
@@ -111,6 +113,8 @@ class SampleReader:
             self._read_field[name] = partial(family_of(kind).read, field=mapping.field(name))
             if kind == "Image" and self._pictured is None:
                 self._pictured = mapping.field(name)
+            if loaded.image is not None:
+                self._boxed[name] = mapping.field(loaded.image)
             if loaded.segments is not None:
                 own = mapping.field(loaded.segments) if isinstance(loaded.segments, str) else loaded.segments
                 self._read_field[own.name] = partial(family_of("Segments").read, field=own)
@@ -248,11 +252,12 @@ class SampleReader:
             return 0
         return int(generator(self._seed, "caption", epoch, key, field.name).integers(count))
 
-    def _extent(self, index: int, columns: Mapping[str, object]) -> tuple[int, int]:
-        """The width and height of the image that boxes are in: the first image of the sample."""
-        if self._pictured is None:
+    def _extent(self, index: int, columns: Mapping[str, object], boxes: str = "") -> tuple[int, int]:
+        """The width and height of the image that the boxes of this field are in, by default of the first of the sample."""
+        pictured = self._boxed.get(boxes, self._pictured)
+        if pictured is None:
             raise BadSample("boxes without an image that they are in")
-        value, folder = first_value(columns, self._pictured.columns), self.source.folder_of(index)
+        value, folder = first_value(columns, pictured.columns), self.source.folder_of(index)
         return image_extent(value, folder, self._materials.limits)
 
     def _image(self, begun: BegunSample, field: FieldColumns) -> np.ndarray:

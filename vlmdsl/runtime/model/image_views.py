@@ -12,7 +12,7 @@ from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.runtime.values import ImageFormat
 from vlmdsl.source import Span
 
-__all__ = ["check_image_views"]
+__all__ = ["check_image_views", "check_seen_alike"]
 
 
 def check_image_views(encoders: Mapping[str, Encoder], streams: Iterable[Stream]) -> None:
@@ -51,6 +51,17 @@ def check_image_views(encoders: Mapping[str, Encoder], streams: Iterable[Stream]
             left = int(left * (1 - share))
         if not left:
             raise _unfit(tower, f"sees {patches} patches per image, of which `drop` leaves none", _larger(form))
+
+
+def check_seen_alike(boxes: str, forms: Mapping[str, object]) -> None:
+    """Raises `DiagnosticError` (V0832) where towers that boxes are compared with, by name with the form of their images, are
+    shown other parts of an image: a square of it, or all."""
+    shown = {tower: form.shown(400, 300) for tower, form in forms.items() if isinstance(form, ImageFormat)}
+    first = next(iter(shown), "")
+    for tower, part in shown.items():
+        if part != shown[first]:
+            problem = f"sees another part of an image than `{first}`, and `{boxes}` are places in both"
+            raise _unfit(tower, problem, "choose towers that crop images alike, or declare a field of boxes for each")
 
 
 def _check_replaced(tower: str, encoder: Encoder) -> None:

@@ -23,7 +23,10 @@ from vlmdsl.ir import (
     Reading,
     Stream,
     Use,
+    boxed_images,
+    encoder_of,
     has_untrained_outputs,
+    loaded_origin,
     loaded_parts,
     readings,
     uses_of,
@@ -35,6 +38,7 @@ from vlmdsl.ir.operations.per_sample import INDEX
 from vlmdsl.ir.schedule import Applied, Apply, Linear
 from vlmdsl.planning import applied_of
 from vlmdsl.runtime.model.applied import apply_modules
+from vlmdsl.runtime.model.image_views import check_seen_alike
 from vlmdsl.runtime.model.linear_heads import LinearHeads
 from vlmdsl.runtime.model.parts import Parts
 from vlmdsl.runtime.model.predictions import Predictions
@@ -205,6 +209,20 @@ class VisionLanguageModel(nn.Module):
         names = {(reading.source, reading.form): reading.name for reading in self.readings}
         streams = [stream for stream in self.streams if stream.segments]
         return {names[stream.source, self._form(stream.encoder, stream.source)]: stream.segments for stream in streams}
+
+    def boxed_readings(self) -> dict[str, str]:
+        """The image that boxes are places in, one of `readings` by name, for each field of Boxes.
+
+        Raises `DiagnosticError` (V0832) where two towers that they are compared with see other parts of it.
+        """
+        names = {(reading.source, reading.form): reading.name for reading in self.readings}
+        boxed: dict[str, str] = {}
+        for field, encodes in boxed_images(self.objective.program).items():
+            forms = {encode: self._form(encoder_of(encode), encode.inputs[0]) for encode in encodes}
+            check_seen_alike(field, {encoder_of(encode).tower: form for encode, form in forms.items()})
+            first, form = next(iter(forms.items()))
+            boxed[field] = names[loaded_origin(first.inputs[0]), form]
+        return boxed
 
     def noise_lengths(self) -> dict[str, int]:
         """The length of the noise per sample of `readings` by name, for towers that draw."""

@@ -79,6 +79,8 @@ class Codebook(nn.Module):
 
         Files that a pickle is in are not read: loading one can run code.
         """
+        if not path.is_file():
+            raise ValueError(f"there is no file {path}")
         try:
             centres = load_file(path).get("centres")
         except (OSError, SafetensorError) as fault:
@@ -86,6 +88,8 @@ class Codebook(nn.Module):
         if centres is None or centres.shape != self.centres.shape:
             shape = "no tensor `centres`" if centres is None else f"centres {list(centres.shape)}"
             raise ValueError(f"{path} has {shape}; this codebook has centres {list(self.centres.shape)}")
+        if not centres.is_floating_point() or not bool(centres.isfinite().all()):
+            raise ValueError(f"{path} has centres that are not finite numbers")
         self._take(centres)
 
     def _patches(self, images: Tensor) -> Tensor:

@@ -117,7 +117,7 @@ def _scores(
     source = _OneImage({need.field: usual.get(need.kind) for need in needs})
     mapping = map_fields(source, [need for need in needs if need.kind in usual], limits=materials.limits)
     fields = {name: kind for name, kind in plain_fields(model.objective.program).items() if kind in usual}
-    step = values_of_step(readings, fields, segments=model.segment_fields())
+    step = values_of_step(readings, fields, segments=model.segment_fields(), boxes=model.boxed_readings())
     values = {name: replace(loaded, view=loaded.view.without_draws(masks=True)) for name, loaded in step.items()}
     with evaluation_mode(model):
         (batch,) = EvaluationLoader(source, mapping, values, batch=1, materials=materials)

@@ -368,6 +368,7 @@ def training_batches(
         parts=weights_of(program, config.data, data),
         noise=model.noise_lengths(),
         segments=model.segment_fields(),
+        boxes=model.boxed_readings(),
         max_bad_share=config.data.max_bad_share,
         lanes=config.data.stream_lanes,
         window=config.data.stream_window,

@@ -80,7 +80,11 @@ def _fill(name: str, tower: CodebookTower, model: VisionLanguageModel, data: Dat
             images = _images(name, tower, model, data, config)
             tower.codebook.fit(images, seed=config.train.seed, patches_per_centre=_PATCHES_PER_ENTRY)
     except ValueError as fault:
-        help = "give it a `file` of that shape" if settings.file else "use more data, or a smaller `size`"
+        help = "use more data, or a smaller `size`"
+        if settings.file:
+            help = (
+                "give it a safetensors `file` of its entries, or leave `file` out: they are then fitted to training images"
+            )
         raise _unfit(name, f"has no entries: {fault}", help) from None
 
 

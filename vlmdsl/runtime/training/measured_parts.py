@@ -215,7 +215,8 @@ def _as_in_a_step(loaders: Loaders) -> dict[str, Loaded] | None:
     lacks some."""
     mapping = loaders.data.held_out_mapping
     fields = {name: kind for name, kind in plain_fields(loaders.model.objective.program).items() if kind != "Key"}
-    step = values_of_step(loaders.model.readings, fields, segments=loaders.model.segment_fields())
+    model = loaders.model
+    step = values_of_step(model.readings, fields, segments=model.segment_fields(), boxes=model.boxed_readings())
     values = {name: replace(loaded, view=loaded.view.without_draws(masks=True)) for name, loaded in step.items()}
     read = {loaded.view.field for loaded in values.values()}
     return values if mapping is not None and read <= mapping.columns.keys() else None

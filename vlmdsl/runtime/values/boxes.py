@@ -59,7 +59,7 @@ class BoxFamily:
 
     def read(self, sample: SampleColumns, field: FieldColumns) -> BoxesValue:
         """A list of boxes or an array [R, 4], cut at the edges of the image; an empty list is an image without any. Raises
-        `BadSample` for anything else, and for boxes without a part in the image."""
+        `BadSample` for anything else, for boxes without a part in the image, and for shares of it in place of pixels."""
         value = next((sample.columns.get(name) for name in field.columns if sample.columns.get(name) is not None), None)
         if value is None:
             raise BadSample(f"missing {field.name}")
@@ -72,7 +72,9 @@ class BoxFamily:
             raise BadSample(f"{field.name} are not four numbers each")
         if len(boxes) > _MOST_BOXES:
             raise BadSample(f"{field.name} are too many")
-        width, height = sample.extent()
+        width, height = sample.extent(field.name)
+        if boxes.size and boxes.max() <= 1.0 < min(width, height):
+            raise BadSample(f"{field.name} within one pixel: they are in pixels, not shares of the image")
         boxes = boxes.clip(0.0, (width, height, width, height))
         if ((boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])).any():
             raise BadSample(f"{field.name} outside the image, or without an area: left, top, right, bottom in pixels")

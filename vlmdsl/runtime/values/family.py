@@ -48,7 +48,7 @@ def _first(field: FieldColumns, count: int) -> int:
     return 0
 
 
-def _no_extent() -> tuple[int, int]:
+def _no_extent(boxes: str = "") -> tuple[int, int]:
     raise BadSample("boxes without an image that they are in")
 
 
@@ -58,14 +58,15 @@ class SampleColumns:
 
     `columns` are read on access. `image` decodes the image of a field, `uint8 [H, W, 3]`, within the limits of
     the run: a family opens no file that data names. `choice` selects one of several texts of a field. `extent` is the
-    width and height of the sample's image as it is stored, in pixels; BadSample where it has none.
+    width and height of the sample's image as it is stored, in pixels, of that which the field of this name is about, if it
+    is one of boxes; BadSample where it has none.
     """
 
     columns: Mapping[str, object]
     key: str = ""
     image: Callable[[FieldColumns], np.ndarray] = _no_image
     choice: Callable[[FieldColumns, int], int] = _first
-    extent: Callable[[], tuple[int, int]] = _no_extent
+    extent: Callable[..., tuple[int, int]] = _no_extent
 
 
 class Family(Protocol[S, V_co]):

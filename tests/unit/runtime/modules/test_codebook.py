@@ -85,6 +85,8 @@ def test_centres_come_from_a_file(tmp_path: Path) -> None:
     [
         ({"weights": torch.zeros(5, 12)}, "no tensor `centres`"),
         ({"centres": torch.zeros(4, 12)}, r"centres \[4, 12\]"),
+        ({"centres": torch.full((5, 12), torch.nan)}, "not finite numbers"),
+        ({"centres": torch.zeros(5, 12, dtype=torch.int64)}, "not finite numbers"),
         (None, "is not a safetensors file"),
     ],
 )
@@ -96,6 +98,8 @@ def test_other_files_are_refused(tmp_path: Path, content: dict[str, Tensor] | No
         save_file(content, path)
     with pytest.raises(ValueError, match=message):
         Codebook(SETTINGS).load(path)
+    with pytest.raises(ValueError, match="there is no file"):
+        Codebook(SETTINGS).load(tmp_path)
 
 
 def test_a_codebook_without_centres_gives_no_codes() -> None:

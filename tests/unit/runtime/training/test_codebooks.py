@@ -52,7 +52,7 @@ def test_centres_come_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("size", "options", "words"),
     [
-        (6, ', file="nowhere.safetensors"', "is not a safetensors file"),
+        (6, ', file="nowhere.safetensors"', "there is no file"),
         (64, "", "a codebook of 64 centres needs at least as many patches"),
         (6, ", patch=5", "does not divide evenly"),
         (6, ", side=30%", "does not divide evenly"),

@@ -25,7 +25,7 @@ FORM = TextFormat(train_tokenizer(["a red circle. a blue star", "two green squar
 
 
 def boxes_of(value: object, extent: tuple[int, int] = (100, 60)) -> BoxesValue:
-    read: BoxesValue = family_of("Boxes").read(SampleColumns({"boxes": value}, extent=lambda: extent), BOXES)
+    read: BoxesValue = family_of("Boxes").read(SampleColumns({"boxes": value}, extent=lambda _: extent), BOXES)
     return read
 
 
@@ -53,12 +53,18 @@ def test_a_tower_sees_boxes_in_the_part_of_the_image_that_it_sees() -> None:
         ([[5, 5, 5, 9]], "without an area"),
         ([[200, 200, 300, 300]], "outside the image"),
         (np.ones((1001, 4)), "too many"),
+        ([[0.1, 0.2, 0.5, 1.0], [0, 0, 1, 1]], "in pixels, not shares"),
         ([[9, 2, 3, 4]], "without an area"),
     ],
 )
 def test_damaged_boxes_are_bad_samples(value: object, reason: str) -> None:
     with pytest.raises(BadSample, match=reason):
         boxes_of(value)
+
+
+def test_one_box_of_a_pixel_is_one_of_several() -> None:
+    assert len(boxes_of([[0, 0, 1, 1], [0, 0, 50, 30]]).boxes) == 2
+    assert len(boxes_of([[0, 0, 1, 1]], (1, 1)).boxes) == 1
 
 
 def test_an_image_may_have_no_boxes() -> None:

@@ -103,6 +103,8 @@ def _built(name: str, kind: Kind, request: Request) -> Encoder:
         raise DiagnosticError((_unknown(name, kind),))
     encoder = build(request)
     problem = _misfit(encoder, request)
+    if "codes" in request.yields and (family, kind) in FAMILIES:
+        problem = "has no codes of patches", "a codebook has: `encoder tokenizer = codebook(size=8192)`, `by=tokenizer`"
     if problem is not None:
         raise DiagnosticError((EncoderDoesNotFit.at(_HERE, name=name, problem=problem[0], help=(problem[1],)),))
     encoder.build_again = partial(_built, name, kind, request)
