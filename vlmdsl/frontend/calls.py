@@ -222,9 +222,9 @@ class Caller:
         that has no attention to images."""
         names = ["text"] if coerce.is_alone(fusion) else ["text", "image"]
         bound = bind(fusion.name, names, names, arguments, {})
-        given = bound.values.get("text")
-        if len(names) == 2 and "image" not in bound.values and isinstance(given, Node) and given.operation is APPLY:
-            raise coerce.fused_fault(given, fusion, bound.places["text"])
+        text = bound.values.get("text")
+        if len(names) == 2 and "image" not in bound.values and isinstance(text, Node) and text.operation is APPLY:
+            raise coerce.fused_fault(text, fusion, bound.places["text"])
         for name in names:
             if name not in bound.values:
                 raise missing(fusion.name, name, span)

@@ -184,8 +184,8 @@ def fits(value: Value, accepts: tuple[str, ...], *, function: str, argument: str
     if isinstance(value, ViewSet):
         raise Fault(SetWhereOneIsWanted.at(place, found=type_of(value)), value)
     actual = type_of(value)
-    made = [way for kind, way in MADE_BY.items() if kind in accepts and len(accepts) <= 2]
-    help = (*made, f"`vlmdsl explain {function}` lists its arguments")
+    ways = [way for kind, way in MADE_BY.items() if kind in accepts and len(accepts) <= 2]
+    help = (*ways, f"`vlmdsl explain {function}` lists its arguments")
     wrong = WrongType.at(
         place, str(actual), help=help, argument=argument, function=function, wanted=words(accepts), found=actual
     )
@@ -348,8 +348,8 @@ def context_fault(subject: Value, context: Value | None, fusion: FusionValue, pl
 def fused_fault(fused: Node, fusion: FusionValue, place: Span) -> Fault:
     """Why a module that is called by its name does not take a text that is fused already."""
     help = f"call it with both: `{fusion.name}(text, image)`, and a teacher of it `elder(text, image)`"
-    found, expected = type_of(fused), "a Text, and its image"
-    wrong = WrongType.at(place, help=(help,), argument="text", function=fusion.name, wanted=expected, found=found)
+    actual, expected = type_of(fused), "a Text, and its image"
+    wrong = WrongType.at(place, help=(help,), argument="text", function=fusion.name, wanted=expected, found=actual)
     return Fault(wrong, fused)
 
 

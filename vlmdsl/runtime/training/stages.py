@@ -338,7 +338,9 @@ def end_of(stage: StageOfRun, folder: RunFolder) -> Path:
     end = gather_objects(end and end.resolve())[0]  # only the first process knows the folder of a new run
     if end is None:
         reason = f"there is no sound checkpoint of the end of its stage `{stage.name}`"
-        raise DiagnosticError((NothingToResume.at(Span("<command line>", 0, 0), path=folder.path, reason=reason),))
+        help = f"put its folder `stages/{stage.name}` back, or train again in another folder, `--out`"
+        place = Span("<command line>", 0, 0)
+        raise DiagnosticError((NothingToResume.at(place, help=(help,), path=folder.path, reason=reason),))
     return end
 
 

@@ -65,8 +65,8 @@ def test_boxes_are_in_the_image_that_they_are_compared_with() -> None:
     sample = {name: np.zeros((*size[::-1], 3), np.uint8) for name, size in sizes.items()}
     source = OneSample({**sample, "text": "a", "phrases": ["a"], "boxes": [[10.0, 0.0, 40.0, 20.0]]})
     columns = {name: (name,) for name in ("image", "page", "text", "phrases", "boxes")}
-    wanted = {name: loaded[name] for name in ("boxes", "page")}
-    value = SampleReader(source, FieldMapping(columns), wanted | {"image": loaded["image"]}).read(0, 0, Counter())
+    values = {name: loaded[name] for name in ("boxes", "page")}
+    value = SampleReader(source, FieldMapping(columns), values | {"image": loaded["image"]}).read(0, 0, Counter())
     assert value.values["boxes"].shares(loaded["boxes"].form).tolist() == [[0.25, 0, 1, 1]]
 
 
