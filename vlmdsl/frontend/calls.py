@@ -16,6 +16,7 @@ from vlmdsl.frontend.builder import CallBuilder
 from vlmdsl.frontend.evaluates import Evaluates
 from vlmdsl.frontend.scope import Closure, LocalScope, RecipeFunction
 from vlmdsl.ir import Encoder, Module, Node, Use, walk
+from vlmdsl.ir.operations.encoding import MIX
 from vlmdsl.ir.operations.modules import APPLY
 from vlmdsl.ir.operations.views import FIELD, MASK
 from vlmdsl.ir.uses import head_uses
@@ -342,11 +343,15 @@ def _of_all_pairs(fault: Fault) -> Fault:
 
 
 def _check_view(primitive: Primitive, subjects: dict[str, Value], builder: CallBuilder) -> None:
-    """Masks come last: they mask tokens, and the other views of a text change its words."""
+    """Masks come last: they mask tokens, and the other views of a text change its words. So do mixtures of images."""
     name = primitive.positional[0].name
     subject = subjects[name]
     if isinstance(subject, Node) and subject.operation is MASK:
         raise Fault(ViewOfMaskedText.at(builder.place(name), view=primitive.name), subject)
+    if isinstance(subject, Node) and subject.operation is MIX and primitive.name != "mix":
+        help = (f"take the view first: `mix({primitive.name}(image), by=...)`",)
+        reason = "images are mixed in the step, when their views are made already"
+        raise Fault(BadValue.at(builder.place(name), argument=name, function=primitive.name, reason=reason, help=help))
 
 
 def _required(target: Closure | RecipeFunction) -> list[str]:

@@ -9,7 +9,8 @@ from typing import Literal
 from pydantic import Field
 
 from vlmdsl.ir import Encoder, Node
-from vlmdsl.primitives.faults import wrong_type
+from vlmdsl.ir.operations.encoding import MIX
+from vlmdsl.primitives.faults import bad_value, wrong_type
 from vlmdsl.primitives.registry import register
 from vlmdsl.primitives.spec import Builder, GivenName, Parameters, Primitive, Subject
 from vlmdsl.primitives.values import EncoderValue, Value
@@ -74,6 +75,9 @@ def _codes(builder: Builder, subjects: Mapping[str, Value], parameters: Paramete
         raise wrong_type(
             builder, "by", "codes", tokenizer, "a tokenizer of images: `codebook(...)`, or a tower that has codes"
         )
+    if image.operation is MIX:
+        reason = "it is mixed in the step, and a tokenizer reads images as they are loaded"
+        raise bad_value(builder, "image", "codes", reason, "take the codes of an image that is not mixed")
     return builder.add("codes", builder.add("encode", image, encoder=replace(encoder, frozen=True)))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from vlmdsl.diagnostics.catalog.types import PooledWhereTokensAreCompared
 from vlmdsl.ir import Node, encoder_of
-from vlmdsl.ir.operations.encoding import ENCODE, source_of
+from vlmdsl.ir.operations.encoding import ENCODE, MIX, source_of
 from vlmdsl.ir.operations.grouping import ASSIGNMENT
 from vlmdsl.ir.operations.modules import drops_of
 from vlmdsl.primitives.faults import bad_value, wrong_type
@@ -61,6 +61,8 @@ def _segment_mean(builder: Builder, subjects: Mapping[str, Value], parameters: P
         raise bad_value(
             builder, "assignment", "segment_mean", "some patches of its image are dropped, and segments are of all patches"
         )
+    if encode.inputs[0].operation is MIX:
+        raise bad_value(builder, "assignment", "segment_mean", "its image is mixed with another, and segments are of one")
     return builder.add("segment_mean", groups, builder.add("patch_segments", encode, segments))
 
 

@@ -43,6 +43,17 @@ FAULTS = {
         "encoder fusion = fuse()\nminimize mlm(fusion(mask(text, hidden) | image))",
         "and its image",
     ),
+    "patches of a mixture": (
+        "minimize contrast(drop(mix(image, by=beta(1, 1)), hidden), text)",
+        "mixed in the step",
+    ),
+    "codes of a mixture": (
+        (
+            "encoder tokenizer = codebook(size=8)\nlet mixed = mix(image, by=beta(1, 1))\n"
+            "minimize token_loss(linear(mixed, size=8), codes(mixed, by=tokenizer))"
+        ),
+        "mixed in the step",
+    ),
     "features of a codebook": (
         "encoder tokenizer = codebook(size=8)\nminimize contrast(tokenizer(image), text)",
         "no features",

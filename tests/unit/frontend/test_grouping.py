@@ -10,6 +10,7 @@ HEAD = "recipe r(image: Image, text: Text, segments: Segments)\nlet groups = ass
 TERM = "minimize contrast(image, text) + assignment_divergence(groups, {})"
 FAULTS = {
     "dropped patches": (TERM.format("segment_mean(assignment(drop(image, share=50%)), segments)"), "V0405", "assignment"),
+    "a mixture": (TERM.format("segment_mean(assignment(mix(image, by=beta(1, 1))), segments)"), "V0405", "mixed"),
     "the features of a head": (TERM.format("assignment(project(vision)(image))"), "V0304", "pooled"),
     "a text": (TERM.format("assignment(text)"), "V0301", "image"),
     "no segments": (TERM.format("segment_mean(groups, image)"), "V0301", "segments"),

@@ -16,6 +16,7 @@ from vlmdsl.backends.torch.values import Similarities, TokenFeatures
 from vlmdsl.ir import Contrast, Head, Node, Program, encoder_of, root_field, walk
 from vlmdsl.ir.operations.contrast import CONTRAST
 from vlmdsl.ir.operations.encoding import ENCODE, NORMALIZE, POOLED, REDUCE_TOKENS
+from vlmdsl.ir.operations.grounding import REGIONS
 from vlmdsl.ir.operations.matrices import SIMILARITY, UNITE
 from vlmdsl.ir.operations.modules import APPLY, pooler_of
 from vlmdsl.ir.operations.reference import ATTEND
@@ -214,15 +215,17 @@ def _pooled_side(node: Node, normalized: bool) -> _Side | None:
     if node.operation is not POOLED or pooler_of(node.inputs[0]) is None:
         return None
     encode = next(below for below in walk([node]) if below.operation is ENCODE)
-    field = root_field(encode.inputs[0]).string("name")
-    return _Side("Image", encoder_of(encode).tower, field, "pooled", normalized, None, (), composite=node)
+    field = root_field(encode.inputs[0])
+    if field.type != FieldType("Image"):
+        return None  # a text that is rendered: evaluation encodes it to the features of its tower
+    return _Side("Image", encoder_of(encode).tower, field.string("name"), "pooled", normalized, None, (), composite=node)
 
 
 def _side(node: Node) -> _Side | None:
     """None if the features are more than those of one stream."""
     normalized = False
     # What is mixed, gated or left out in training is compared as it is.
-    while node.operation.passes_features and node.operation is not REDUCE_TOKENS:
+    while node.operation.passes_features and node.operation not in (REDUCE_TOKENS, REGIONS):
         normalized |= node.operation is NORMALIZE
         node = node.inputs[0]
     if node.operation is REDUCE_TOKENS:

@@ -9,6 +9,7 @@ from torch.nn import functional
 from vlmdsl.ir import Program, root_field, streams
 from vlmdsl.runtime.evaluation.features import blocks
 from vlmdsl.runtime.evaluation.retrieval import Measures
+from vlmdsl.types import FieldType
 
 __all__ = ["first_image_tower", "neighbour_accuracy"]
 
@@ -56,6 +57,7 @@ def neighbour_accuracy(features: Tensor, labels: Tensor, neighbours: int = 20, t
 def first_image_tower(program: Program) -> tuple[str, str] | None:
     """The tower and the field of the first image that a program encodes to pooled features, or None."""
     for stream in streams(program):
-        if stream.encoder.kind == "Image" and stream.pooled:
-            return stream.encoder.tower, root_field(stream.source).string("name")
+        field = root_field(stream.source)
+        if stream.encoder.kind == "Image" and stream.pooled and field.type == FieldType("Image"):  # no text that is rendered
+            return stream.encoder.tower, field.string("name")
     return None

@@ -32,3 +32,13 @@ def test_evaluation_compares_pooled_patches() -> None:
     assert pooled.image_features is not None
     assert (pooled.pooled, pooled.normalized, pooled.image_features.operation) == (True, True, "reduce_tokens")
     assert comparison_of(vlmdsl.compile("contrast(image, mean_pool(text))", compiled=False).program) is None
+
+
+@pytest.mark.parametrize(
+    "compared",
+    ["mean_pool(regions(image, boxes)), text", "regions(image, boxes), text, sim=tokenmax", "image, pool(render(text))"],
+)
+def test_what_a_whole_image_or_text_does_not_have_is_not_compared(compared: str) -> None:
+    """Boxes are not among what evaluation encodes, and a rendered text that a pooler reads is not an image of the data."""
+    recipe = f"recipe r(image: Image, text: Text, boxes: Boxes)\nminimize contrast({compared})"
+    assert comparison_of(vlmdsl.compile(recipe, compiled=False).program) is None

@@ -86,6 +86,12 @@ class Values(Encoder):
         return EncodedFeatures(self.scale * values[:, :2, 0, 0])
 
 
+def test_a_rendered_text_is_not_an_image_of_the_data() -> None:
+    assert first_image_tower(vlmdsl.compile("contrast(render(text), text)", compiled=False).program) is None
+    both = "contrast(render(text), image)"
+    assert first_image_tower(vlmdsl.compile(both, compiled=False).program) == ("vision", "image")
+
+
 def test_images_of_a_recipe_without_texts_are_measured_by_the_tower() -> None:
     objective = vlmdsl.compile("byol", compiled=False, hidden=4, out=4)
     assert first_image_tower(objective.program) == ("vision", "image")
