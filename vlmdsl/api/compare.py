@@ -18,7 +18,7 @@ from vlmdsl._resources import installed_version
 from vlmdsl.api.comparison import COMPARISON, FINISHED, Comparison, Contender, Run, remark_on_steps
 from vlmdsl.api.compile import compile_built
 from vlmdsl.api.driver import Built, build_flows
-from vlmdsl.api.runs import check_steps, load_settings, parts_of, recipe_record, settings_of_call
+from vlmdsl.api.runs import check_run_apart, check_steps, load_settings, parts_of, recipe_record, settings_of_call
 from vlmdsl.api.train import Trainer
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.comparison import OneProcessOnly
@@ -77,6 +77,7 @@ def compare(
         raise ValueError(f"a comparison needs a recipe, and from 1 to {_MOST_SEEDS} seeds")
     flags = settings_of_call(data, val, map, settings, steps, device, out)
     sides, resolved = _checked(recipes, lambda parts: load_settings(config, overrides, flags, parts))
+    check_run_apart(resolved)
     names = tuple(side.name for side in sides)
     folder = Path(resolved.out or f"runs/compare-{'-'.join(names)}")
     common = import_module("vlmdsl.runtime.training.common").prepare(

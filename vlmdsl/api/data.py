@@ -121,6 +121,8 @@ def preview_data(
     >>> print(preview_data("shapes:samples=20", samples=2).rows[0].split("  ")[0])
     train-0-0
     """
+    if out is not None:
+        import_module("vlmdsl.runtime.data.read_places").check_apart(out, data, "`--out`")
     source, mapping, limits = _opened(data, map, overrides)
     positions = import_module("vlmdsl.runtime.data.source").probed_positions(len(source), samples)
     drawn, rows = [], []
@@ -147,7 +149,7 @@ def convert_data(
     """Write data as webdataset shards: `OUT/shard-000000.tar` and so on, images as they are encoded.
 
     Samples that cannot be used are left out and named. Raises `DiagnosticError` as `check_data` does, V0845 where there are
-    shards in the folder already, V0903 where it cannot be written.
+    shards in the folder already, V0870 where the data is in it, V0903 where it cannot be written.
 
     Args:
         data: a specification, as for `train`, or several.
@@ -161,6 +163,7 @@ def convert_data(
     >>> convert_data("shapes:samples=20", tempfile.mkdtemp(), per_shard=8).shards
     3
     """
+    import_module("vlmdsl.runtime.data.read_places").check_apart(out, data, "`--out`", files=("shard-000000.tar",))
     source, mapping, limits = _opened(data, map, overrides)
     order = None
     if shuffle is not None:

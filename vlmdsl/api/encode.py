@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vlmdsl.api.load import load
+from vlmdsl.api.runs import folder_and_checkpoint
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.trained import FormatUnknown
 from vlmdsl.diagnostics.cells import displayed
@@ -54,7 +55,7 @@ def encode(
     extra `arrow`) has the columns `key`, `features` (a list of D numbers, null for a sample that was skipped) and `skipped`
     (why). What is interrupted is continued when the same call is made again. Raises `DiagnosticError` as `load` does, V0901
     without pyarrow, V0861 where the recipe encodes no such vectors, V0862 for a file of another ending,
-    V0866 for a file that exists and has the features of another run or of other data,
+    V0866 for a file that exists and has the features of another run or of other data, V0870 for one among what is read,
     V0820 where no sample can be used, V0903 where the disk is full, and those of data that cannot be opened.
 
     Args:
@@ -77,6 +78,9 @@ def encode(
     if file.suffix not in _SUFFIXES:
         raise DiagnosticError((FormatUnknown.at(Span("<command line>", 0, 0), file=file),))
     import_module("vlmdsl.runtime.files").check_place(file)
+    places = import_module("vlmdsl.runtime.data.read_places")
+    places.check_apart(file, data, "`--out`")
+    places.check_apart_from(file, folder_and_checkpoint(run)[0].path, "`--out`")
     model, trained = load(run, device=device, batch=batch), import_module("vlmdsl.runtime.trained")
     specs, kind = [data] if isinstance(data, str) else data, "Image" if what == "image" else "Text"
     samples, skipped = trained.write_embeddings(model, specs, map or {}, file, kind)

@@ -50,7 +50,8 @@ def evaluate(
         data: other sources to evaluate on, in the formats of `train`.
         map: field of the recipe -> column of these sources.
         overrides: `section.setting=value` texts, such as `evaluation.limit=1000`.
-        out: a file to write the results to as JSON; V0903, before anything is measured, where none can be there.
+        out: a file to write the results to as JSON; V0903 or V0870, before anything is measured, where none can be
+            there.
 
     >>> import tempfile, vlmdsl
     >>> settings = {"train.batch": 8, "train.compile": False, "evaluation.limit": 32}
@@ -63,6 +64,9 @@ def evaluate(
     folder = import_module("vlmdsl.runtime.training.run_folder").RunFolder.existing(str(run))
     if out is not None:
         files.check_place(Path(out))
+        places = import_module("vlmdsl.runtime.data.read_places")
+        places.check_apart(out, data, "`--out`")
+        places.check_apart_from(out, folder.path, "`--out`")
     built = build_flows(folder.recipe, knobs=folder.read_facts().recipe.given_knobs, kept=folder.kept_uses())
     named = {"data.val": tuple(data), "data.map": dict(map or {})}
     load_settings(folder.config, overrides, {name: value for name, value in named.items() if value})  # V0848

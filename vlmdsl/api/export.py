@@ -50,8 +50,8 @@ def export(run: str | Path, out: str | Path, *, format: Format = "safetensors") 
 
     `safetensors`: the weights, the recipe and the settings; `vlmdsl.load(OUT)` loads them. `hf` and `open_clip`: a folder
     that `transformers` or `open_clip` loads as one of its own models. `torch-export` and `onnx`: one program from images to
-    vectors, and one from token ids. Raises `DiagnosticError` as `load` does, V0815 if the folder holds anything, V0865 for
-    what the format cannot hold, and V0901 without the package that writes it.
+    vectors, and one from token ids. Raises `DiagnosticError` as `load` does, V0815 if the folder holds anything, V0870 for
+    one in that of the run, V0865 for what the format cannot hold, and V0901 without the package that writes it.
 
     Args:
         run: the run folder, or that of a checkpoint in it.
@@ -70,6 +70,7 @@ def export(run: str | Path, out: str | Path, *, format: Format = "safetensors") 
     folders = import_module("vlmdsl.runtime.training.run_folder")
     folders.RunFolder.check_free(str(out), "folder")
     folder, _ = folder_and_checkpoint(run)
+    import_module("vlmdsl.runtime.data.read_places").check_apart_from(out, folder.path, "OUT_DIR")
     model, trained = load(run, device="cpu"), import_module("vlmdsl.runtime.trained")
     place: Path = folders.make_folder(str(out))
     written: Exported = trained.write_export(format, model, folder, place)

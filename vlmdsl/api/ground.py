@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmdsl.api.load import load
+from vlmdsl.api.runs import folder_and_checkpoint
 from vlmdsl.diagnostics.cells import displayed
 
 __all__ = ["GroundedImage", "ground"]
@@ -52,7 +53,7 @@ def ground(
     """Where `phrases` are in an image, by a model that predicts boxes; or which of them is in each of given `boxes`.
 
     Raises `DiagnosticError` as `load` does, V0860 for an image, phrases or boxes that cannot be used, V0861 where the recipe
-    names no regions of images, or, without `boxes`, predicts none.
+    names no regions of images, or, without `boxes`, predicts none, V0870 for a picture that would replace the image.
 
     Args:
         run: the run folder.
@@ -73,6 +74,10 @@ def ground(
     >>> len(ground(run.folder, file, ["a red circle", "a blue square"], best=3).boxes)
     3
     """
+    if picture is not None:
+        places = import_module("vlmdsl.runtime.data.read_places")
+        for read in (image, folder_and_checkpoint(run)[0].path):
+            places.check_apart_from(picture, read, "`--picture`")
     model, draw_boxes = load(run, device=device), import_module("vlmdsl.runtime.tracking.boxes").draw_boxes
     grounded = model.ground(image, list(phrases), boxes=boxes, most=best)
     named = tuple((box.box, box.phrase, box.score) for box in grounded)

@@ -19,7 +19,7 @@ from vlmdsl.diagnostics import Diagnostic, DiagnosticError, render_text
 from vlmdsl.diagnostics.catalog.configuration import EpochsUnknown, ResumeMismatch
 from vlmdsl.ir import Stage
 from vlmdsl.planning.lowering import LoweringRequest
-from vlmdsl.schema import Flags, Parts, RunConfig, config_of, load_config
+from vlmdsl.schema import CallSettings, Flags, Parts, RunConfig, config_of, load_config
 from vlmdsl.source import Span
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from vlmdsl.runtime.training.starting import RecipeFiles
 
 __all__ = [
-    "among_several", "check_resumable", "check_steps", "course", "first_process", "folder_and_checkpoint", "load_settings",
-    "lowering_of", "parts_of", "recipe_files", "recipe_record", "settings_of_call",
+    "among_several", "check_resumable", "check_run_apart", "check_steps", "course", "first_process", "folder_and_checkpoint",
+    "load_settings", "lowering_of", "parts_of", "recipe_files", "recipe_record", "settings_of_call",
 ]  # fmt: skip
 
 _MAIN = "recipe.vlo"
@@ -84,13 +84,13 @@ def settings_of_call(
     steps: int | None = None,
     device: str | None = None,
     out: str | Path | None = None,
-) -> tuple[tuple[str, object], ...]:
-    """The settings that a call passes, by dotted name; of `settings` and of arguments one by one."""
+) -> CallSettings:
+    """The settings that a call passes."""
     named: dict[str, object] = {"data.train": tuple(data), "data.val": tuple(val), "data.map": dict(map or {})}
     chosen = {"train.steps": steps, "train.device": device, "out": None if out is None else str(out)}
-    present = [(name, value) for name, value in named.items() if value]
-    present += [(name, value) for name, value in chosen.items() if value is not None]
-    return (*(settings or {}).items(), *present)
+    present = {name: value for name, value in named.items() if value}
+    present |= {name: value for name, value in chosen.items() if value is not None}
+    return CallSettings(dict(settings or {}), present)
 
 
 def check_steps(config: RunConfig, reason: str) -> None:
@@ -120,6 +120,14 @@ def lowering_of(config: RunConfig, flow: Built, terms: Iterable[str]) -> Lowerin
     by_term = {"*": own.lowering} if isinstance(own.lowering, str) else own.lowering
     by_term = {name: lowering for name, lowering in by_term.items() if name not in others}
     return replace(LoweringRequest.of(by_term), budget=own.lowering_budget)
+
+
+def check_run_apart(config: RunConfig, default: str = "runs") -> None:
+    """V0870 if the folder of a run would be in a folder of data that it reads; `default` is where it is if none is named."""
+    own = [config.data, *(part.data for parts in (config.stages, config.flows) for part in parts.values())]
+    specs = [spec for data in own for spec in (*data.train, *data.val, *data.reference)]
+    out = default if config.out is None else config.out
+    import_module("vlmdsl.runtime.data.read_places").check_apart(out, specs, "`--out`")
 
 
 def parts_of(built: Iterable[Built]) -> Parts:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmdsl.api.load import load
+from vlmdsl.api.runs import folder_and_checkpoint
 from vlmdsl.diagnostics.cells import displayed
 
 __all__ = ["SearchResult", "search"]
@@ -50,8 +51,8 @@ def search(
     """The pictures that are most similar to a text, as the recipe compares images with texts.
 
     Pictures that cannot be read are skipped and named. Raises `DiagnosticError` as `load` does, V0861 where the recipe
-    compares no images with texts, V0860 for an empty query, V0820 where no picture can be read, and those of data that
-    cannot be opened.
+    compares no images with texts, V0860 for an empty query, V0820 where no picture can be read, V0870 for a grid among
+    the pictures, and those of data that cannot be opened.
 
     Args:
         run: the run folder.
@@ -69,6 +70,10 @@ def search(
     >>> len(search(run.folder, "shapes:samples=20", "a red circle", best=5).best)
     5
     """
+    if grid is not None:
+        places = import_module("vlmdsl.runtime.data.read_places")
+        places.check_apart(grid, data, "`--grid`")
+        places.check_apart_from(grid, folder_and_checkpoint(run)[0].path, "`--grid`")
     model, trained = load(run, device=device), import_module("vlmdsl.runtime.trained")
     text = model.text_features(query)
     pictures = trained.EncodedData(model, [data] if isinstance(data, str) else data, map)

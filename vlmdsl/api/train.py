@@ -11,9 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from vlmdsl.api.driver import Built, build_flows
-from vlmdsl.api.runs import among_several, check_resumable, course, first_process, load_settings, parts_of, recipe_files
+from vlmdsl.api.runs import (
+    among_several,
+    check_resumable,
+    check_run_apart,
+    course,
+    first_process,
+    load_settings,
+    parts_of,
+    recipe_files,
+)
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError, plain
-from vlmdsl.schema import RunConfig
+from vlmdsl.schema import CallSettings, RunConfig
 from vlmdsl.source import SourceText
 
 if TYPE_CHECKING:
@@ -101,6 +110,7 @@ class Trainer:
             if recipe is None:
                 raise TypeError("Trainer needs a recipe, or a run to resume")
             self._built, self.config = _checked(recipe, self._knobs, options.get("config"), options)
+            check_run_apart(self.config)
             if first_process():
                 _folders().RunFolder.check_free(self.config.out)
         else:
@@ -183,8 +193,8 @@ def train(recipe: str | Path | None = None, **options: Unpack[RunOptions]) -> Ru
     return trainer.fit()
 
 
-def _flags(options: RunOptions) -> tuple[tuple[str, object], ...]:
-    """The settings that a call passes, by dotted name; of `settings` and of arguments one by one."""
+def _flags(options: RunOptions) -> CallSettings:
+    """The settings that a call passes."""
     out = options.get("out")
     named: dict[str, object] = {
         "schedule.lowering": _lowering(options.get("lowering")),
@@ -196,8 +206,8 @@ def _flags(options: RunOptions) -> tuple[tuple[str, object], ...]:
         "train.device": options.get("device"),
         "out": None if out is None else str(out),
     }
-    present = ((name, value) for name, value in named.items() if value is not None)
-    return (*(options.get("settings") or {}).items(), *present)
+    present = {name: value for name, value in named.items() if value is not None}
+    return CallSettings(dict(options.get("settings") or {}), present)
 
 
 def _lowering(choice: str | Mapping[str, str] | None) -> str | dict[str, str] | None:

@@ -1,6 +1,6 @@
 """The run configuration: its models, how it is loaded from YAML and overrides, how it is written back. No torch."""
 
-from vlmdsl.schema.load import CONFIG_SEAL, Flags, dump_config, load_config, schema_of_config, setting_names
+from vlmdsl.schema.load import CONFIG_SEAL, CallSettings, Flags, dump_config, load_config, schema_of_config, setting_names
 from vlmdsl.schema.model import LoraConfig, ModelConfig
 from vlmdsl.schema.parts import PARTS, Parts, config_of, shares_of
 from vlmdsl.schema.run import (
@@ -15,6 +15,7 @@ from vlmdsl.schema.run import (
 __all__ = [
     "CONFIG_SEAL",
     "PARTS",
+    "CallSettings",
     "DataConfig",
     "EvaluationConfig",
     "Flags",

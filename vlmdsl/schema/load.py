@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -28,10 +28,17 @@ from vlmdsl.schema.yaml_tree import Path, YamlTree, read_yaml
 from vlmdsl.source import SourceMap, SourceText, Span, with_newlines
 from vlmdsl.source.regular_files import BadFile, read_regular
 
-__all__ = ["CONFIG_SEAL", "Flags", "dump_config", "load_config", "schema_of_config", "setting_names"]
+__all__ = ["CONFIG_SEAL", "CallSettings", "Flags", "dump_config", "load_config", "schema_of_config", "setting_names"]
 
-Flags: TypeAlias = Mapping[str, object] | Sequence[tuple[str, object]]
-"""Values by dotted name, or pairs of these where one name may be given twice."""
+
+class CallSettings(NamedTuple):
+    """The settings of a call in Python, by dotted name: those of its mapping `settings`, which its arguments replace."""
+
+    settings: Mapping[str, object]
+    arguments: Mapping[str, object]
+
+
+Flags: TypeAlias = Mapping[str, object] | CallSettings
 CONFIG_SEAL = "# SHA-256 of the lines above: "
 """What the last line of a configuration that a run has written begins with."""
 
@@ -46,8 +53,8 @@ def load_config(
 ) -> tuple[RunConfig | None, list[Diagnostic]]:
     """Load the configuration; None and diagnostics if it has errors.
 
-    `path` is a YAML file, `overrides` are texts `section.setting=value`, `flags` are values by dotted name, or pairs of
-    these. Both come from one command line, on which a setting has one value (V0848). Texts that diagnostics point into are
+    `path` is a YAML file, `overrides` are texts `section.setting=value`, `flags` are values by dotted name. Both
+    come from one command line, on which a setting has one value (V0848). Texts that diagnostics point into are
     added to `sources`. With `parts`, settings of other stages and flows are errors. `fixed` are values that nothing changes:
     other ones on the command line are errors (V0869), those of a file and of its stages are replaced.
 
@@ -59,7 +66,9 @@ def load_config(
     if path is not None:
         layers.add_file(path)
     layers.add_overrides(overrides)
-    layers.add_flags(tuple(flags.items() if isinstance(flags, Mapping) else flags or ()))
+    call = flags if isinstance(flags, CallSettings) else CallSettings({}, flags or {})
+    layers.add_flags(call.settings, "settings")
+    layers.add_flags(call.arguments, "command")
     layers.decide_length()
     layers.fix(fixed or {})
     if parts is not None:
@@ -163,15 +172,17 @@ class _Layers:
                 self._merge(tree, keys, "command", span)
             start += len(override) + 1
 
-    def add_flags(self, flags: Sequence[tuple[str, object]]) -> None:
-        texts = [f"{name}={value}" for name, value in flags]
+    def add_flags(self, flags: Mapping[str, object], layer: Layer) -> None:
+        if not flags:
+            return
+        texts = [f"{name}={value}" for name, value in flags.items()]
         source = self.sources.add(SourceText("<flags>", "\n".join(texts)))
         start = 0
-        for (name, value), text in zip(flags, texts, strict=True):
+        for (name, value), text in zip(flags.items(), texts, strict=True):
             span = Span(source.name, start, start + len(text))
             keys = tuple(name.split("."))
             self._note_prefixes(keys, span)
-            self._merge(YamlTree(value, {(): (span, span)}), keys, "command", span)
+            self._merge(YamlTree(value, {(): (span, span)}), keys, layer, span)
             start += len(text) + 1
 
     def fix(self, fixed: Mapping[str, object]) -> None:

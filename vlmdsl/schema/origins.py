@@ -16,8 +16,9 @@ from vlmdsl.source import Span
 
 __all__ = ["Origins", "Layer", "options_in_words"]
 
-Layer: TypeAlias = Literal["run", "file", "command"]
-"""Where a setting comes from: a file that a run wrote, one that a user wrote, or the command line (in Python the call)."""
+Layer: TypeAlias = Literal["run", "file", "settings", "command"]
+"""Where a setting comes from: a file that a run wrote, one that a user wrote, the mapping `settings` of a call in Python, or
+the command line (in Python the arguments of the call)."""
 
 _OPTIONS = {
     "data.train": "--data", "data.val": "--val", "data.map": "--map", "train.steps": "--steps", "train.seed": "--seed",
@@ -82,7 +83,7 @@ class Origins:
         """V0869 for another value of a setting that is fixed, on the command line; for a stage, too."""
         for leaf in self.leaves:
             name = ".".join(leaf.path[2:] if leaf.path[0] == "stages" else leaf.path)
-            if leaf.layer == "command" and name in fixed and leaf.value != fixed[name]:
+            if leaf.layer in ("settings", "command") and name in fixed and leaf.value != fixed[name]:
                 value = _shown(fixed[name])
                 self.diagnostics.append(
                     SettingFixed.at(leaf.place, help=("leave it out",), name=".".join(leaf.path), value=value)
@@ -94,11 +95,9 @@ class Origins:
         if steps is None or epochs is None or epochs.value is None:
             return ()
         if steps.layer != epochs.layer:
-            if "command" not in (steps.layer, epochs.layer):
-                return ()
-            if steps.layer == "command":
+            if self.leaves.index(steps) > self.leaves.index(epochs):
                 return (_EPOCHS,)
-            written = [leaf.value for leaf in self.leaves if leaf.path == _EPOCHS and leaf.layer != "command"]
+            written = [leaf.value for leaf in self.leaves if leaf.path == _EPOCHS and leaf.layer == "run"]
             return () if epochs.value in written else (_STEPS,)  # a resumed run may be given its epochs again
         if steps.layer != "run":  # a run writes how many steps its epochs are
             self.diagnostics.append(
@@ -118,7 +117,7 @@ class Origins:
         replace."""
         for leaf in self._general():
             own = {name: of_stage for name in stages if (of_stage := self._last(("stages", name, *leaf.path))) is not None}
-            in_file = [name for name, of_stage in own.items() if of_stage.layer != "command"]
+            in_file = [name for name, of_stage in own.items() if of_stage.layer in ("file", "run")]
             if not (in_file or (own and len(own) == len(stages))):
                 continue
             name = (in_file or list(own))[0]

@@ -25,7 +25,6 @@ def objective_of(trainer: vlmdsl.Trainer) -> vlmdsl.Objective:
         (("schedule.lowering_budget=1",), {}, "auto", True),
         ((), "chunked", "chunked", True),
         (("schedule.lowering=chunked",), {"contrast": "dense"}, {"*": "chunked", "contrast": "dense"}, False),
-        (("schedule.lowering.contrast=chunked",), {"*": "dense"}, "dense", False),
     ],
 )
 def test_a_setting_decides_what_the_source_calls(

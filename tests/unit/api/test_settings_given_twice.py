@@ -14,8 +14,8 @@ from vlmdsl.diagnostics import DiagnosticError
 
 DATA = ["shapes:samples=16,size=16"]
 TWICE: dict[str, Callable[[], object]] = {
-    "train": lambda: vlmdsl.train("clip", data=DATA, settings={"train.steps": 5}, steps=10),
-    "train, epochs": lambda: vlmdsl.train("clip", data=DATA, settings={"train.epochs": 1}, steps=10),
+    "train": lambda: vlmdsl.train("clip", data=DATA, overrides=["train.steps=5"], steps=10),
+    "train, epochs": lambda: vlmdsl.train("clip", data=DATA, overrides=["train.epochs=1"], steps=10),
     "train, seed": lambda: vlmdsl.train("clip", data=DATA, overrides=["train.seed=1"], seed=2),
     "train, out": lambda: vlmdsl.train("clip", data=DATA, overrides=["out=runs/a"], out="runs/b"),
     "compare": lambda: vlmdsl.compare(["clip"], data=DATA, overrides=["out=runs/a"], out="runs/b"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmdsl.schema import CONFIG_SEAL, RunConfig, dump_config, load_config
+from vlmdsl.schema import CONFIG_SEAL, CallSettings, RunConfig, dump_config, load_config
 from vlmdsl.source import SourceMap
 
 STAGES = {"stages": ("first", "second"), "flows": ()}
@@ -35,10 +35,6 @@ def outcome(folder: Path, file: str = "", **layers: object) -> tuple[RunConfig |
         (
             {"overrides": ["train.batch=32", "train.batch=64"]},
             "V0848 [64] `train.batch` is given twice: 32 and 64 | leave one of them out",
-        ),
-        (
-            {"flags": (("train.steps", 5), ("train.steps", 10))},
-            "V0848 [train.steps=10] `train.steps` is given twice: 5 and 10 | leave one of them out",
         ),
         (
             {"overrides": ["train={steps: 5, batch: 8}"], "flags": {"train.steps": 10}},
@@ -101,6 +97,12 @@ def test_the_same_value_a_later_layer_and_a_part_of_the_whole_are_accepted(
         ("train: {epochs: 2}", {}, (400, 2)),
         ("train: {epochs: 2}", {"flags": {"train.steps": 10}}, (10, None)),
         ("train: {steps: 9}", {"overrides": ["train.epochs=3"]}, (400, 3)),
+        ("train: {steps: 9}", {"flags": CallSettings({"train.epochs": 3}, {})}, (400, 3)),
+        (
+            "",
+            {"flags": CallSettings({"train.epochs": 3, "train.seed": 1}, {"train.steps": 10, "train.seed": 2})},
+            (10, None),
+        ),
         ("train: {steps: 9, epochs: null}", {}, (9, None)),
         ("train: {epochs: 2}", {"overrides": ["train.epochs=null"], "flags": {"train.steps": 10}}, (10, None)),
     ],

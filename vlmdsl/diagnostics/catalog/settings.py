@@ -10,12 +10,13 @@ __all__ = ["LengthTwice", "SettingFixed", "SettingTwice", "StageHasItsOwn"]
 class SettingTwice(Problem):
     code = "V0848"
     template = "`{name}` is given twice: {first} and {second}"
-    summary = "A command line, or a call in Python, gives a setting two values."
+    summary = "A command line gives a setting two values."
     explanation = (
         "What is on the command line replaces what is in the `--config` file. On the command line itself no value is more "
         "right than another: `--set train.steps=100 --steps 200`, or `--set train.batch=32 --set train.batch=64`, is "
-        "rejected before the run rather than decided in silence. In Python the same holds for `settings` and arguments such "
-        "as `steps`. The same value twice is accepted, and so is a value for a part of what another one sets as a whole: "
+        "rejected before the run rather than decided in silence. In Python the same holds for `overrides` and arguments "
+        "such as `steps`; both replace what is in the file, and arguments replace `settings`. The same value twice is "
+        "accepted, and so is a value for a part of what another one sets as a whole: "
         "`--set schedule.lowering=chunked --lowering pairs=dense`."
     )
     provoked_by = "`vlmdsl train clip --set train.steps=100 --steps 200`"

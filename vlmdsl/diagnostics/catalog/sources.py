@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlmdsl.diagnostics.problem import Problem
 
-__all__ = ["DataOption", "NamedDataUnusable", "NoColumnToRead", "ShardsExist", "WeightsUnusable"]
+__all__ = ["DataOption", "NamedDataUnusable", "NoColumnToRead", "ShardsExist", "WeightsUnusable", "WrittenWhereItIsRead"]
 
 
 class NamedDataUnusable(Problem):
@@ -70,3 +70,16 @@ class NoColumnToRead(Problem):
         "name others. The message lists the columns."
     )
     provoked_by = "`vlmdsl data check numbers.csv` with a column `x` only"
+
+
+class WrittenWhereItIsRead(Problem):
+    code = "V0870"
+    template = "{option} `{out}` is in the place that is read, `{place}`"
+    summary = "A command would write into the file or folder that it reads."
+    explanation = (
+        "What is written among data is data the next time: a grid of pictures in a folder of images is one of its images, "
+        "and shards beside shards are matched by the same pattern. Written over the data itself, it would replace it "
+        "while it is read. In the folder of a run it may replace what the run needs. So no command writes into the file or "
+        "the folder that it reads, or below it; it stops before anything is written. Choose a place beside it."
+    )
+    provoked_by = "`vlmdsl data convert pictures --out pictures`"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ from vlmdsl.runtime.data.source import JoinedSource, Source, remarks_of
 from vlmdsl.runtime.data.streams import SampleStream, TarStream
 from vlmdsl.source import Span
 
-__all__ = ["SHAPES_OPTIONS", "held_out", "open_source", "open_stream"]
+__all__ = ["SHAPES_OPTIONS", "held_out", "local_places", "open_source", "open_stream"]
 
 Split = Literal["train", "val"]
 
@@ -224,6 +225,20 @@ def _parts_of(spec: str) -> tuple[str, str, dict[str, str]]:
     if prefix and prefix["name"] in (_NAMED, *(one.name for one in FORMATS)) and not is_address(spec):
         return prefix["name"], prefix["rest"], options
     return "", spec, options
+
+
+def local_places(spec: str) -> list[tuple[str, bool]]:
+    """The files and folders of this machine that a specification names, each with whether it is a pattern.
+
+    >>> local_places("coco:captions.json,images=train2017"), local_places("shards/*.tar"), local_places("shapes:samples=9")
+    ([('captions.json', False), ('train2017', False)], [('shards/*.tar', True)], [])
+    """
+    chosen, place, options = _parts_of(spec)
+    if spec.partition(":")[0] == "shapes" or chosen == _NAMED or is_address(place) or not place.strip():
+        return []
+    places = [one for one in (*_counted(place), options.get("images", "")) if one]
+    expanded = [os.path.expanduser(one) for one in places]
+    return [(one, glob.has_magic(one) and not _exists(Path(one))) for one in expanded]
 
 
 def _unusable_option(option: str, spec: str, reason: str) -> DiagnosticError:
