@@ -6,7 +6,7 @@ from typing import Any
 
 from scale import PAIRS, Before, Scale
 
-__all__ = ["SCALES_OF_WRITING"]
+__all__ = ["DRAWN_AGAIN", "SCALES_OF_WRITING"]
 
 TURNS_OVER = "queue and teacher turn over within 300 steps"
 DRAWN_AGAIN = {"matching": "negatives are drawn again in each step, and three minutes leave few steps for it"}
@@ -63,7 +63,7 @@ SCALES_OF_WRITING = {
         SLOW_TEMPERATURE,
         columns={"text": "caption"},
         pair_columns={"text": "caption"},
-        steps={"overfit": 25, "learns": 900},
+        steps={"overfit": 60, "learns": 900},
         before=(Before("coca", 1600),),
         not_by_heart=DRAWN_AGAIN,
         tried=4,
@@ -97,6 +97,7 @@ SCALES_OF_WRITING = {
             "steps": {"overfit": 20, "learns": 1000},
         },
         stages={"pretraining": 400, "captioner": 650, "completion": 50},
+        stages_of_pairs={"pretraining": 20, "captioner": 150},
         asked_of={"captions": "captioner"},
         not_asked={"dropped patches": "captions show what it is for, and 400 steps do not reach what `mae` is asked for"},
         tried=1,
