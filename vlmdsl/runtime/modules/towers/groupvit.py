@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmdsl.runtime.modules.towers.blocks import Block, initialise, keep_tokens
@@ -54,17 +55,20 @@ PRESETS: dict[str, GroupingConfig] = {
 """`small` is the authors' shape, for images as theirs; `tiny` is for small ones, whose few patches form groups once."""
 
 
+_WEAK = 0.25
+"""How strong positions are at first, by which patches are not to be grouped: sines are nearly as strong as a patch."""
+
+
 class GroupingTransformer(Encoder):
     """Images `[b, 3, S, S]`, standardised to [-1, 1], to a pooled feature and one feature per final segment.
 
     Patches and learned group tokens go through transformer blocks together; then each patch is assigned to one group, the
     groups are the segments of the next stage, and so on. The pooled feature is the mean of the last stage's segments. In
     training a group is drawn by Gumbel noise, which the batch brings, so that it depends on seed, epoch and sample only; in
-    evaluation it is the most likely one. Positions are fixed sines, where the authors learn them; there is no stochastic
-    depth, which they have at 0.1. Source: Xu et al., "GroupViT", CVPR 2022, arXiv:2202.11094.
+    evaluation it is the most likely one. Positions are learned, and interpolated for images of another size, as the
+    authors' are; they begin as weak sines, theirs as weak noise. There is no stochastic depth, which they have at 0.1.
+    Source: Xu et al., "GroupViT", CVPR 2022, arXiv:2202.11094.
     """
-
-    positions: Tensor
 
     def __init__(self, config: GroupingConfig, dimension: int, yields: Iterable[str] = ("pooled", "tokens")) -> None:
         super().__init__("Image", dimension, yields)
@@ -74,7 +78,7 @@ class GroupingTransformer(Encoder):
         self.noise_length = sum(own * entering for entering, own in pairwise((config.grid**2, *config.groups)))
         stem = convolution_stem if config.stem == "convolution" else patch_stem
         self.stem = stem(config.width, config.patch_size)
-        self.register_buffer("positions", sine_positions(config.grid, config.width), persistent=False)
+        self.positions = nn.Parameter(_WEAK * sine_positions(config.grid, config.width))
         before = (0, *config.groups)
         self.stages = nn.ModuleList(
             _Stage(config.width, config.heads, depth, before[number], groups)
@@ -154,7 +158,9 @@ class GroupingTransformer(Encoder):
     def _positions(self, grid: int) -> Tensor:
         if grid == self.config.grid:
             return self.positions
-        return sine_positions(grid, self.config.width, self.config.grid).to(self.positions)
+        table = self.positions.T.unflatten(1, (self.config.grid, self.config.grid))[None]
+        resized = F.interpolate(table, size=(grid, grid), mode="bicubic", align_corners=False)
+        return resized[0].flatten(1).T
 
 
 class _Stage(nn.Module):
