@@ -50,8 +50,11 @@ def train(
 ) -> dict[str, Any]:
     """One run in a folder that is thrown away: its records, its evaluation, and its pictures of held-out samples.
 
-    Of one that is not `measured` only the records count.
+    Where `settings` say how long stages are, they say it of all, and `steps` is how often a checkpoint is written. Of a run
+    that is not `measured` only the records count.
     """
+    of_stages = any(name.startswith("stages.") and name.endswith(".train.steps") for name in settings or {})
+    lengths: dict[str, object] = {"train.checkpoint_every": steps} | ({} if of_stages else {"train.steps": steps})
     with tempfile.TemporaryDirectory() as folder:
         result = vlmdsl.train(
             recipe,
@@ -63,8 +66,7 @@ def train(
                 **scale.settings,
                 **(settings or {}),
                 **({} if measured else UNMEASURED),
-                "train.checkpoint_every": steps,
-                "train.steps": steps,
+                **lengths,
             },
             out=Path(folder) / "run",
         )
