@@ -191,7 +191,7 @@ SCALES = {
         "pixels, in which an object has more patches. The temperature cannot fall below 0.2, where it begins: with the "
         "authors' the contrast was learned from step 200 on, groups began to merge then, and whether both were enough "
         "depended on rounding. With two stages of groups, as the authors', the last one merges objects with the ground. "
-        "Many settings were measured on 150 of the scenes for choosing, by a loop of the same tower and terms; of the others, "
+        "Most settings were measured on 150 of the scenes for choosing, by a loop of the same tower and terms; of others, "
         "patches without a convolution had groups of one colour before any training, with an overlap of 32 %, and no "
         f"larger one after it; {FIVE_TOWERS}",
         settings={
@@ -201,7 +201,6 @@ SCALES = {
         },
         scenes="shapes:size=48",
         columns={"text": "caption", "text_rewrites": "phrases"},
-        steps={"learns": 160},
         tried=64,
         reported=300,
     ),
