@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+from torch._dynamo.utils import counters
 
 import vlmdsl
 from bundled.recombined import RECOMBINED
@@ -34,3 +37,14 @@ def test_a_run_measures_each_of_its_parts(name: str, monkeypatch: pytest.MonkeyP
     assert vlmdsl.explain(RECOMBINED[name])
     result = vlmdsl.train(RECOMBINED[name], settings=settings, out=tmp_path)
     assert result.evaluation is not None
+
+
+def test_functions_before_a_decoder_take_no_states_of_its_context(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What only a text decoder attends to has no axes among the inputs of a compiled function."""
+    with_tiny_towers(monkeypatch)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
+    counters.clear()
+    settings = SETTINGS | {"train.compile": True, "train.steps": 2, "data.train": (DATA,), "evaluation.captions": 0}
+    vlmdsl.train(RECOMBINED["captions of texts from a queue"], settings=settings, out=tmp_path)
+    assert (counters["stats"]["unique_graphs"], counters["graph_break"], counters["recompiles"]) == (2, {}, {})
