@@ -39,12 +39,20 @@ def test_a_run_measures_each_of_its_parts(name: str, monkeypatch: pytest.MonkeyP
     assert result.evaluation is not None
 
 
-def test_functions_before_a_decoder_take_no_states_of_its_context(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What only a text decoder attends to has no axes among the inputs of a compiled function."""
+@pytest.mark.parametrize(
+    "name",
+    [
+        "captions of texts from a queue",  # the states of its images are read by a text decoder only
+        "weights beside mined negatives",  # there is a class token in the states of its images, and not in their tokens
+    ],
+)
+def test_a_compiled_run_takes_batches_of_several_sizes(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with_tiny_towers(monkeypatch)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     torch._dynamo.reset()
     counters.clear()
-    settings = SETTINGS | {"train.compile": True, "train.steps": 2, "data.train": (DATA,), "evaluation.captions": 0}
-    vlmdsl.train(RECOMBINED["captions of texts from a queue"], settings=settings, out=tmp_path)
-    assert (counters["stats"]["unique_graphs"], counters["graph_break"], counters["recompiles"]) == (2, {}, {})
+    columns = columns_of(vlmdsl.compile(RECOMBINED[name], compiled=False).program)
+    settings = SETTINGS | {"train.compile": True, "train.steps": 2, "data.train": (DATA,), "data.map": columns}
+    vlmdsl.train(RECOMBINED[name], settings=settings | {"evaluation.captions": 0}, out=tmp_path)
+    assert (counters["graph_break"], counters["recompiles"]) == ({}, {})
+    assert counters["stats"]["unique_graphs"] >= 2

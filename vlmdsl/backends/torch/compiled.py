@@ -106,7 +106,11 @@ class CompiledFunction(Generic[R]):
         parameters: Mapping[str, Tensor],
         state: Mapping[str, StateValue | Table],
     ) -> R:
-        """Call the function; eagerly for tensors without data (`meta`), and inside other transformations."""
+        """Call the function; eagerly for tensors without data (`meta`), and inside other transformations.
+
+        What comes with an output of a tower and is for text decoders alone has no axes, and is left out.
+        """
+        inputs = {name: value for name, value in inputs.items() if name in self._axes}
         if not _compilable(inputs):
             return self._forms(inputs, parameters, state)
         needed = frozenset(name for name, value in {**inputs, **parameters}.items() if value.requires_grad)
@@ -217,10 +221,11 @@ class CompiledFunction(Generic[R]):
         return value
 
     def _masked(self, mask: str, inputs: Mapping[str, Tensor]) -> list[str]:
-        """The tokens among the inputs that a mask of this name is for."""
+        """The tokens among the inputs that a mask of this name is for; none where some have a class token more."""
         stream = mask.removesuffix("_mask")
         own = [name for name in (f"{stream}_tokens", f"{stream}_states", stream) if name != mask and name in inputs]
-        return [name for name in own if len(self._axes[name]) == 3]
+        tokens = [name for name in own if len(self._axes[name]) == 3]
+        return tokens if len({inputs[name].shape[1] for name in tokens}) == 1 else []
 
     def _marked(self, name: str, value: Tensor, role: str) -> Tensor:
         """A new tensor object for the same data, with its symbolic axes marked."""

@@ -129,7 +129,6 @@ class Objective(ShownInNotebooks, LearnedNumbers):
         """The input tensors by name: axes, dtype, meaning."""
         self.sources = sources
         """The texts of the recipe, for messages that name a place in it."""
-        self.taken = frozenset(spec.name for spec in (*self.inputs.values(), *module_inputs(program, without_logits)))
         self._schedules = Schedules(program, self.inputs, self._request, chunked)
         self.schedule: Schedule = self._schedules.smallest
         """The steps of which this objective is the last one: what `backends.torch.step` executes, unless the logits of a

@@ -171,7 +171,7 @@ class Step:
         outputs = self.objective.outputs
         for stream in self.objective.streams:
             applied = outputs[stream.encode]
-            yield from self._of_stream(stream, applied, step, environment)
+            yield from _of_stream(stream, applied, step, environment)
             yield from self._predicted(stream, applied, step, environment)
             if (stream.pixels or stream.dropped or stream.replaced) and applied in step.takes:
                 parts = self.modules.images(applied, environment).items()
@@ -185,22 +185,6 @@ class Step:
             yield from self._predicted(output, outputs[output.node], step, environment)
             if output.logits and product_of(output.node) in step.takes:
                 yield from self._factors(product_of(output.node), output, environment)
-
-    def _of_stream(
-        self, stream: Stream, applied: Applied, step: Compute, environment: Environment
-    ) -> Iterator[tuple[str, Tensor]]:
-        """The inputs of a function from one stream, by the names of `ir.inputs`."""
-        if applied in step.takes:
-            output = environment[applied]
-            if stream.pooled:
-                yield stream.name, output if stream.encoder.heads else output.pooled
-            # Inputs of modules, which the last function does not read, and those of text decoders no function.
-            entering = [part for part in stream.entering if step.gives and stream.input(part) in self.objective.taken]
-            own = (name for name in ("tokens", "codes", "assignment") if getattr(stream, name))
-            for part in (*own, *entering):
-                yield stream.input(part), getattr(output, part)
-            if (stream.tokens or stream.words or entering) and output.mask is not None:
-                yield stream.input("mask"), output.mask
 
     def _predicted(
         self, owner: Stream | ModuleOutput, states: Applied, step: Compute, environment: Environment
@@ -249,6 +233,20 @@ def _changed(node: Node, loaded: Any, result: Any) -> Loaded:
     ports = {name: port for name, port in loaded.ports.items() if name == "noise" or not fetches_input(node)}
     changed: Loaded = replace(loaded, value=type(loaded.value)(*members), ports=ports)
     return changed
+
+
+def _of_stream(stream: Stream, applied: Applied, step: Compute, environment: Environment) -> Iterator[tuple[str, Tensor]]:
+    """The inputs of a function from one stream, by the names of `ir.inputs`."""
+    if applied in step.takes:
+        output = environment[applied]
+        if stream.pooled:
+            yield stream.name, output if stream.encoder.heads else output.pooled
+        entering = stream.entering if step.gives else ()  # inputs of modules, which the last function does not read
+        own = (name for name in ("tokens", "codes", "assignment") if getattr(stream, name))
+        for part in (*own, *entering):
+            yield stream.input(part), getattr(output, part)
+        if (stream.tokens or stream.words or entering) and output.mask is not None:
+            yield stream.input("mask"), output.mask
 
 
 def _of_module(
