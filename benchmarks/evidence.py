@@ -142,7 +142,7 @@ def _overfit(recipe: str, scale: Scale, steps: int, start: Mapping[str, object])
     of = "" if scale.pairs == Scale.pairs or scale.pairs.startswith(scale.scenes) else f" of `{scale.pairs}`"
     lengths = "".join(f"{own} of {stage} and " for stage, own in scale.stages_of_pairs.items())
     statement = f"{PAIRS} fixed pairs{of}, {lengths}{steps} steps{_after(scale)}: {'; '.join(words)}."
-    statement += "".join(f" The {kind} are reported only: {why}." for kind, why in scale.not_by_heart.items())
+    statement += "".join(f" Reported only: {kind}, since {why}." for kind, why in scale.not_by_heart.items())
     results = {name: values for name, values in (("accuracy", apart), ("measures", by_heart)) if values}
     return {"passed": passed, **results, "loss": loss, "statement": statement}
 
@@ -204,7 +204,7 @@ def _learns(recipe: str, scale: Scale, steps: int, start: Mapping[str, object], 
     statement = f"{taken or steps} steps{_after(scale)} on {learned_from}, {evaluation.get('samples', 0)} held out: {words}."
     statement += f" Asked for: {'; '.join(sorted(bounds))}." if bounds else ""
     statement += "".join(f" The {kind} are asked of the stage {stage}." for kind, stage in scale.asked_of.items())
-    statement += "".join(f" The {kind} are reported only: {why}." for kind, why in scale.not_asked.items())
+    statement += "".join(f" Reported only: {kind}, since {why}." for kind, why in scale.not_asked.items())
     statement += f" {_chosen(scale.tried)}" if scale.tried else ""
     return {"passed": passed, "measures": shares, "statement": statement} | (
         {} if choosing else _kept(recipe, run["pictures"])
