@@ -106,7 +106,7 @@ for index in range(12):
 (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows), encoding="utf-8")
 settings = {"train.batch": 4, "train.compile": False, "train.log_every": 1, "train.device": "cpu"}
 settings |= {"model.dimension": 8, "model.text_length": 16, "model.image_size": 16}
-run = vlmdsl.train(recipe, data=[str(folder)], steps=3, settings=settings, out=folder / "run")
+run = vlmdsl.train(recipe, data=[str(folder)], steps=3, settings=settings, out=folder.with_name("run"))
 print((run.folder / "metrics.jsonl").read_text(encoding="utf-8"))
 """
 """Checks the recipe that uses all that the plug-in brings, without torch, and trains it."""
