@@ -70,8 +70,10 @@ def commanded(capsys: pytest.CaptureFixture[str], *arguments: str) -> Result:
     return Result(code, captured.out, captured.err)
 
 
-def command(out: Path) -> list[str]:
-    settings = [word for name, value in SMALL.items() for word in ("--set", f"{name}={json.dumps(value)}")]
+def command(out: Path, **changed: object) -> list[str]:
+    """The command of a small run; `changed` are settings of `train`."""
+    every = SMALL | {f"train.{name}": value for name, value in changed.items()}
+    settings = [word for name, value in every.items() for word in ("--set", f"{name}={json.dumps(value)}")]
     return ["train", "clip", "--data", *DATA, *settings, "--out", str(out)]
 
 
@@ -122,7 +124,7 @@ def test_a_second_interrupt_ends_at_once_with_the_last_checkpoint(
 ) -> None:
     with monkeypatch.context() as patch:
         at_step(4, lambda: send(signal.SIGINT, signal.SIGINT), patch)
-        ended = commanded(capsys, *command(tmp_path / "run"), "--set", "train.checkpoint_every=3")
+        ended = commanded(capsys, *command(tmp_path / "run", checkpoint_every=3))
     assert ended.code == 130
     assert "continues from step 3" in ended.stderr
     assert commanded(capsys, "train", "--resume", str(tmp_path / "run")).code == 0
@@ -236,16 +238,18 @@ def test_a_disk_that_is_full_from_the_beginning_is_not_a_bug(
 @pytest.mark.slow
 def test_a_process_that_is_terminated_leaves_a_checkpoint(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    words = command(out)
-    words[words.index(f"train.steps={STEPS}")] = "train.steps=1000000"
+    words = command(out, steps=1000000)
     environment = os.environ | {"PYTHONPATH": CODE, "OMP_NUM_THREADS": "1"}
     launch = [sys.executable, "-m", "vlmdsl", *words, "--set", "data.workers=1"]
     with subprocess.Popen(launch, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        while process.poll() is None and not ((out / "metrics.jsonl").is_file() and len(losses(out)) > 2):
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+        try:
+            while process.poll() is None and not ((out / "metrics.jsonl").is_file() and len(losses(out)) > 2):
+                time.sleep(0.05)
+            process.send_signal(signal.SIGTERM)  # a shell's background jobs, tests among them, ignore SIGINT
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()  # without it, leaving `with` waits for a million steps
+    assert process.returncode == 143, said
     last = said.rstrip().splitlines()[-1]
     assert last.startswith(f"interrupted: `vlmdsl train --resume {out}` continues from step ")
     assert (out / "checkpoints" / f"step-{int(last.split()[-1]):08d}").is_dir()
