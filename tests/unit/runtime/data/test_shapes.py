@@ -25,6 +25,16 @@ def test_a_sample_is_a_function_of_seed_and_split_alone() -> None:
     assert columns(ShapesSource("val", samples=8), 0)["text"] != columns(few, 0)["text"]
 
 
+def test_an_image_that_is_read_again_is_the_same_whatever_was_done_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlmdsl.runtime.data.shapes.source._KEPT_BYTES", 2 * 3 * 32**2)
+    source = ShapesSource(samples=4)
+    first = [source[index]["image"].copy() for index in range(4)]
+    for index in range(4):
+        source[index]["image"][:] = 0
+    assert [np.array_equal(source[index]["image"], image) for index, image in enumerate(first)] == [True] * 4
+    assert len(source._images) == 2  # as many as there is room for
+
+
 def test_every_column_is_listed_and_lists_are_complete() -> None:
     source = ShapesSource(samples=1)
     assert sorted(source[0]) == sorted(source.columns)

@@ -40,6 +40,8 @@ _COLUMNS = (
     "segments", "source", "flag",
 )  # fmt: skip
 _PLAIN_GROUND = 225
+_KEPT_BYTES = 32 * 2**20
+"""How much memory drawn images may take, so that later epochs need not draw them again."""
 
 
 class _Written(NamedTuple):
@@ -125,6 +127,7 @@ class ShapesSource:
         count = DEFAULT_SAMPLES[split] if samples is None else samples
         self._count = count
         self._scenes = scenes_of_split(seed, split, self._variety, min(count, scenes or count))
+        self._images: dict[int, np.ndarray] = {}
 
     @property
     def keys(self) -> Keys:
@@ -208,8 +211,14 @@ class ShapesSource:
         return [korean(scene, writer, random.integers(6, size=PICKS).tolist()).text for writer in writers[:REWRITES]]
 
     def _image(self, index: int) -> np.ndarray:
-        drawing, random = self._drawing(index)
-        return drawing.image(self._size, random)
+        image = self._images.get(index)
+        if image is None:
+            drawing, random = self._drawing(index)
+            image = drawing.image(self._size, random)
+            # None is dropped for a newer one: an epoch reads each sample once, and would find none of the last ones.
+            if len(self._images) < _KEPT_BYTES // image.nbytes:
+                self._images[index] = image
+        return image.copy()
 
     def _boxes(self, index: int) -> np.ndarray:
         drawing, _ = self._drawing(index)
