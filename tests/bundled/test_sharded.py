@@ -29,13 +29,17 @@ RECIPES = {
 }
 WORDS = """
 recipe words(image: Image, text: Text)
-let masked = mask(text, random(30%))
+let m = random(30%)
+let masked = mask(text, m)
 minimize {
-  own: mlm(masked)
+  own: token_loss(linear(masked), text, at=m)
   given: mlm(masked | image)
   pairs: contrast(image, text)
 }
 """
+
+
+TRANSFORMED = WORDS.replace("linear(masked)", 'linear(masked, transform="gelu")')
 
 
 def whole(value: Tensor) -> Tensor:
@@ -106,8 +110,9 @@ def all_steps_taken(micro: int | None) -> list[dict[str, Tensor]]:
 
 
 def in_both_forms() -> list[dict[str, Tensor]]:
-    """With logits and without, of a vocabulary that is tied to the embedding of its tower and one of its own on fusion."""
-    return [gradients(WORDS, lowering, tied=True) for lowering in ("dense", "chunked")]
+    """With logits and without, of a vocabulary that is tied to the embedding of its tower and one of its own on fusion; then
+    the same with a transform before that of the tower."""
+    return [gradients(recipe, lowering, tied=True) for recipe in (WORDS, TRANSFORMED) for lowering in ("dense", "chunked")]
 
 
 @pytest.mark.parametrize("micro", [None, 3], ids=["plain", "micro"])
@@ -118,9 +123,11 @@ def test_what_a_sharded_model_has_learned_is_gathered_whole(micro: int | None) -
 
 
 def test_weights_that_a_loss_multiplies_are_gathered_and_their_gradients_scattered() -> None:
-    expected = gradients(WORDS, "dense", tied=True)
-    assert "vocabularies.parts.fusion.weight" in expected
-    assert "encoders.language.vocabulary_head.weight" not in expected
+    expected = [gradients(recipe, "dense", tied=True) for recipe in (WORDS, TRANSFORMED)]
+    for results in expected:
+        assert "vocabularies.parts.fusion.weight" in results
+        assert "encoders.language.vocabulary_head.weight" not in results
+    assert "encoders.language.vocabulary_head.transform.0.weight" in expected[1]
     for share in run_processes(in_both_forms, 2):
-        for results in share:
-            torch.testing.assert_close(results, expected, rtol=1e-9, atol=1e-12)
+        for results, of_recipe in zip(share, (expected[0], expected[0], expected[1], expected[1]), strict=True):
+            torch.testing.assert_close(results, of_recipe, rtol=1e-9, atol=1e-12)

@@ -13,7 +13,9 @@ from torch.nn import functional
 
 import vlmdsl
 from vlmdsl.backends.torch.objective import Objective
+from vlmdsl.runtime.model.tower_needs import tower_needs
 from vlmdsl.runtime.modules.sequences import SequenceFeatures
+from vlmdsl.runtime.modules.towers import TextConfig, TextTransformer
 from vlmdsl.testing.oracle import Oracle, load_oracle
 
 DATA = Path(__file__).parent / "data"
@@ -134,17 +136,41 @@ def test_pairs_none_of_which_matches() -> None:
     torch.testing.assert_close(terms["itm"], functional.cross_entropy(logits, inputs["itm_labels"]), rtol=1e-9, atol=0)
 
 
-def test_words_of_texts() -> None:
-    """The mean over masked tokens, from the logits of the text tower's head."""
-    objective = vlmdsl.compile("flava", flow="texts", compiled=False)
+@pytest.mark.parametrize("lowering", ["dense", "chunked"])
+def test_words_of_texts(lowering: str) -> None:
+    """The text tower's head and the mean over masked tokens, which are those of captions: of pairs that match all count."""
     oracle = load_oracle(DATA, "flava-mmm_text")
-    logits = torch.randn(*oracle.inputs["mlm_labels"].shape, 30, dtype=torch.float64, requires_grad=True)
-    labels = oracle.inputs["mlm_labels"].clamp(max=29)
-    loss = objective(text_masked_vocabulary=logits, text_masked_targets=labels).loss
-    expected = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-1)
-    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
-    own, theirs = (torch.autograd.grad(value, logits)[0] for value in (loss, expected))
-    torch.testing.assert_close(own, theirs, rtol=1e-9, atol=1e-14)
+    sequence = oracle.inputs["multimodal_masked_sequence"].requires_grad_()
+    labels = oracle.inputs["mlm_labels"].masked_fill(oracle.inputs["itm_labels"][:, None] == 0, -1)
+    head = head_of_words(oracle.inputs)
+    objective = vlmdsl.compile("flava", flow="texts", compiled=False, lowering=lowering)
+    states = sequence[:, -WORDS:]
+    if lowering == "dense":
+        predicted = {"text_masked_vocabulary": head(states)}
+    else:
+        weights = {f"language_vocabulary_{part}": getattr(head, part) for part in ("weight", "bias")}
+        predicted = {"text_masked_predicted": head(states, product=False), **weights}
+    loss = objective(**predicted, text_masked_targets=labels).loss
+    torch.testing.assert_close(loss, oracle.outputs["total"], rtol=oracle.rtol, atol=0)
+    loss.backward()
+    torch.testing.assert_close(sequence.grad, oracle.gradients["multimodal_masked_sequence"], rtol=oracle.rtol, atol=1e-12)
+
+
+def head_of_words(inputs: Mapping[str, Tensor]) -> nn.Module:
+    """The head that the recipe asks of a text tower, with the authors' weights."""
+    (stream,) = vlmdsl.compile("flava", flow="texts", compiled=False).streams
+    assert tower_needs([stream])["language"].transform
+    size, width = inputs["thead_dec_weight"].shape
+    config = TextConfig(vocabulary_size=size, text_length=WORDS, width=width, depth=1, heads=2)
+    tower = TextTransformer(config, width, stream.outputs)
+    tower.transform_vocabulary("language")
+    head = tower.double().vocabulary_head
+    assert head is not None
+    names = {"weight": "dec_weight", "bias": "dec_bias"}
+    for at, part in ((0, "dense"), (2, "ln")):
+        names |= {f"transform.{at}.{kind}": f"{part}_{kind}" for kind in ("weight", "bias")}
+    head.load_state_dict({own: inputs[f"thead_{theirs}"] for own, theirs in names.items()})
+    return head
 
 
 def test_pairs_compiled() -> None:

@@ -23,7 +23,7 @@ from vlmdsl.frontend.session import EnoughError, Session
 from vlmdsl.frontend.signature import bind_signature, chosen_values, field_node
 from vlmdsl.frontend.stages import Block, check_fields, check_numbers, check_unused, check_written, stages_of
 from vlmdsl.ir import BATCH_POLICIES, MIXED, Node, Program, Stage, boxed_images, encoder_of, inputs, root_field, walk
-from vlmdsl.ir.operations.encoding import ENCODE
+from vlmdsl.ir.operations.encoding import ENCODE, VOCABULARY, transforms
 from vlmdsl.ir.operations.modules import OWN
 from vlmdsl.ir.operations.scalars import SCALAR
 from vlmdsl.primitives.default_encoders import DEFAULT_ENCODERS
@@ -110,6 +110,7 @@ def _elaborate(session: Session, loaded: Loaded, loader: Loader, knobs: Mapping[
         return ()
     _report_unused_fields(session, header, used)
     _report_towers(session, [program for _, program in programs], loaded.module.span)
+    _report_two_heads_of_words(session, [program for _, program in programs], loaded.module.span)
     stages = stages_of(programs)
     place = loaded.module.span
     idle = any(fault.code == NothingToLearn.code for fault in session.diagnostics)
@@ -266,6 +267,21 @@ def _report_towers(session: Session, programs: Iterable[Program], span: Span) ->
                 if kind != encoder.tower_kind:
                     place = next(iter(program.graph.spans_of(node)), span)
                     session.report(TowerOfTwoKinds.at(place, name=encoder.tower, first=kind, second=encoder.tower_kind))
+
+
+def _report_two_heads_of_words(session: Session, programs: Iterable[Program], span: Span) -> None:
+    """V0405 for a tower whose words are predicted with a transform in one place and without in another: its head is one."""
+    transformed: dict[str, bool] = {}
+    for program in programs:
+        for node in program.nodes():
+            if node.operation is not VOCABULARY or node.inputs[0].operation is not ENCODE:
+                continue
+            tower = encoder_of(node.inputs[0]).tower
+            if transformed.setdefault(tower, transforms(node)) != transforms(node):
+                place = next(iter(program.graph.spans_of(node)), span)
+                reason = f"`{tower}` has one head over words, and it has a transform in one place and none in another"
+                help = 'write `linear(x, transform="gelu")` in all places, of `mlm(x)` as `token_loss(linear(...), ...)`'
+                session.report(BadValue.at(place, help=(help,), argument="transform", function="linear", reason=reason))
 
 
 def _report_nothing_to_learn(session: Session, program: Program, minimize: Minimize) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vlmdsl.ir.encoders import Encoder, encoder_of
 from vlmdsl.ir.node import Node
 from vlmdsl.ir.operations.detection import AROUND_PATCHES, ATSS, BOX_ERROR, CENTRENESS, GIOU, MATCHED_IOU
-from vlmdsl.ir.operations.encoding import ENCODE, MIX, PATCH_CODES, POOLED, TOKENS, VOCABULARY, source_of
+from vlmdsl.ir.operations.encoding import ENCODE, MIX, PATCH_CODES, POOLED, TOKENS, VOCABULARY, source_of, transforms
 from vlmdsl.ir.operations.grounding import REGIONS, WORD_MAP
 from vlmdsl.ir.operations.grouping import ASSIGNMENT, PATCH_SEGMENTS
 from vlmdsl.ir.operations.mining import FETCH, fetches_input
@@ -44,7 +44,7 @@ class Stream:
     the selected tokens. What the tower is given may be read too: `pixels`, and which of their patches were `dropped` or
     `replaced`; the ids of those tokens of a text that a mask selected, `targets`, of all, `ids`, or of the `next` token of
     each; which `words` of it name each region; the segments of patches, of the field `segments`; and that its tokens are
-    read at the places of patches, `placed`.
+    read at the places of patches, `placed`. A `transform` goes before the map to the vocabulary.
     """
 
     name: str
@@ -67,6 +67,7 @@ class Stream:
     words: bool = False
     segments: str = ""
     placed: bool = False
+    transform: bool = False
 
     @property
     def learns(self) -> bool:
@@ -172,6 +173,7 @@ def streams(program: Program) -> list[Stream]:
     read_of = {what: {node.inputs[0] for node in nodes if node.operation is what} for what in of_inputs}
     segmented = [(node.inputs[0], node.inputs[1].string("name")) for node in nodes if node.operation is PATCH_SEGMENTS]
     placed = {_tower_of(node.inputs[0]) for node in nodes if node.operation in _AT_PLACES}
+    transformed = {node.inputs[0] for node in nodes if transforms(node)}
     return [
         Stream(
             names[position],
@@ -186,6 +188,7 @@ def streams(program: Program) -> list[Stream]:
             **_ids(node, nodes),
             segments=next((field for encode, field in segmented if encode is node), ""),
             placed=node in placed,
+            transform=node in transformed,
         )
         for position, node in enumerate(encodes)
     ]

@@ -46,7 +46,7 @@ class TowerSettings:
 @dataclass(frozen=True, slots=True)
 class VocabularySettings:
     """Settings of the linear map from states to logits over the vocabulary of a text tower: on a fusion module a `transform`
-    goes before it."""
+    goes before it. Whether one does on a tower is the tower's, whose head is called as a whole."""
 
     transform: bool = False
 

@@ -110,7 +110,7 @@ def _vocabularies(program: Program, workload: Workload, chunked: frozenset[Node]
 def _linear(owner: Stream | ModuleOutput, workload: Workload) -> tuple[str, int, bool]:
     """The module whose states the linear map takes, their width, and whether a transform precedes the map."""
     if isinstance(owner, Stream):
-        return owner.encoder.tower, workload.dim, False
+        return owner.encoder.tower, workload.dim, owner.transform
     module = use_of(owner.node).module
     if isinstance(module.settings, LinearSettings):
         teacher = " (teacher)" if use_of(owner.node).follows else ""

@@ -68,7 +68,7 @@ def _linear_of_patches(builder: Builder, encode: Node, parameters: LinearParamet
 
 
 class LinearParameters(Parameters):
-    """Arguments of `linear`, for the patches of an image: the head of a text is the text tower's."""
+    """Arguments of `linear`; those but the transform are for the patches of an image: the head of a text is its tower's."""
 
     size: int = Field(default=0, ge=0, le=MAXIMUM_ENTRIES, description="entries of the codebook that is predicted")
     transform: Literal["none", "gelu"] = Field(
@@ -94,12 +94,20 @@ def _linear(builder: Builder, subjects: Mapping[str, Value], parameters: Paramet
         reason = "a shared tower predicts the words of an image and its text in one sequence, not its patches"
         fused = '`encoder fusion = fuse(attention="merged")`, `linear(text | mask(image, m), of="image", size=...)`'
         raise bad_value(builder, "of", "linear", reason, f"put both in one sequence by a fusion module: {fused}")
-    for name in sorted(parameters.model_fields_set):
+    for name in sorted(parameters.model_fields_set - {"transform"}):
         raise bad_value(
             builder, name, "linear", "it is for the patches of an image; a text is predicted by its tower's head"
         )
-    logits = builder.add("vocabulary", encode)
+    logits = _logits_of_text(builder, encode, parameters.model_dump(include={"transform"}, exclude_defaults=True))
     return builder.add("stop", logits) if stopped else logits
+
+
+def _logits_of_text(builder: Builder, encode: Node, transform: Mapping[str, object]) -> Node:
+    """The logits of a text: of its tower after the `transform` that is asked for, of a fusion module always after one."""
+    if transform and encode.operation is APPLY:
+        reason = "a fusion module always predicts words after a linear map, a GELU and a norm"
+        raise bad_value(builder, "transform", "linear", reason, "leave `transform` out")
+    return builder.add("vocabulary", encode, **transform)
 
 
 register(
@@ -108,8 +116,8 @@ register(
         family="prediction",
         summary=(
             "Logits of each token of a text, one per vocabulary entry: a linear map of the token's state, whose weights are "
-            "the text tower's. Of the patches of an image: one per entry of a codebook, by a map with separate weights, "
-            "which that of a teacher follows."
+            "the text tower's; a tower has one such head, with a `transform` or without. Of the patches of an image: one "
+            "per entry of a codebook, by a map with separate weights, which that of a teacher follows."
         ),
         meaning=_linear,
         subjects=(

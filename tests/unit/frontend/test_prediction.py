@@ -41,6 +41,16 @@ FAULTS = {
     "a condition is not a weight": ("mlm(mask(text, m), weight=score(image, text) < 0)", "V0301"),
     "a weight is not a condition": ("mlm(mask(text, m), where=score(image, text))", "V0301"),
     "a text is not a weight": ("mlm(mask(text, m), weight=other)", "V0301"),
+    "a transform on fusion": ('token_loss(linear(mask(text, m) | image, transform="gelu"), text, at=m)', "V0405"),
+    "a name for a tower's head": ('token_loss(linear(text, name="words"), text)', "V0405"),
+    "two heads of a tower": (
+        'mlm(mask(text, m)) + token_loss(linear(mask(text, n), transform="gelu"), text, at=n)',
+        "V0405",
+    ),
+    "a teacher's head is another": (
+        'distill(linear(mask(text, m), transform="gelu"), linear(ema(language)(mask(text, m))), at=m)',
+        "V0405",
+    ),
     "all of the target moved": ("token_loss(linear(text), text, smoothing=1)", "V0405"),
 }
 
@@ -88,6 +98,19 @@ def test_what_two_sets_do_not_have_in_common_is_given_from_one(loss: str) -> Non
     alone = loss.replace("texts", "x").replace("images", "x")
     written = f"{header}def f(x) = {alone}\nminimize f({'texts' if 'texts' in loss else 'images'})"
     assert not [each for each in vlmdsl.check(written) if each.severity == "error"]
+
+
+def test_towers_have_a_head_each_and_one_for_all_flows() -> None:
+    header = 'encoder words = separate(language, name="words")\nlet m = random(15%)\nlet n = random(15%)\n'
+    plain, transformed = "mlm(mask(text, m))", 'token_loss(linear({}, transform="gelu"), text, at=n)'
+    other = transformed.format("words(mask(text, n))")
+    assert not vlmdsl.check(f"recipe r(text: Text)\n{header}minimize {plain} + {other}")
+    flows = "recipe r(text: Text)\n{}flow a(text) share 50% {{ minimize {} }}\nflow b(text) share 50% {{ minimize {} }}"
+    recipe = flows.format(header.partition("\n")[2], plain, transformed.format("mask(text, n)"))
+    (fault,) = vlmdsl.check(recipe)
+    assert (fault.code, "`language` has one head over words" in fault.message) == ("V0405", True)
+    same = recipe.replace(plain, transformed.format("mask(text, n)"))
+    assert [each.code for each in vlmdsl.check(same) if each.severity == "error"] == []
 
 
 def test_what_the_tokens_are_is_an_input_of_its_own() -> None:

@@ -154,6 +154,15 @@ def test_fusion_with_its_heads_in_a_plan() -> None:
     assert (head.parameters, head.forward) == (2 * 513, 2 * 1024 * 2 * 512 * 2)
 
 
+def test_a_transform_of_a_tower_in_a_plan() -> None:
+    plan = vlmdsl.plan(
+        'let m = random(15%)\nminimize token_loss(linear(mask(text, m), transform="gelu"), text, at=m)', vocabulary=1000
+    )
+    (head,) = plan.parts
+    network = LinearHead(LinearSettings(transform=True), 512, 1000)
+    assert head.parameters == sum(parameter.numel() for parameter in network.parameters())
+
+
 def test_micro_batches_keep_one_chunk_of_a_module_and_the_outputs_of_all_samples() -> None:
     """Of an image and a text whose tokens are read, 2 b (P + L) W numbers, and as many of the picked and fused features."""
     whole, micro = (vlmdsl.plan(MATCHING, batch=1024, micro=size) for size in (None, 64))

@@ -27,6 +27,7 @@ from vlmdsl.types import (
 __all__ = [
     "DISTRIBUTION", "ENCODE", "ENTROPY", "ENTROPY_OF_MEAN", "GATE", "MIX", "NORMALIZE", "PATCH_CODES", "POOLED",
     "REDUCE_TOKENS", "TOKENS", "VOCABULARY", "context_of", "parallel_draw_of", "prefix_draw_of", "source_of",
+    "transforms",
 ]  # fmt: skip
 
 
@@ -35,6 +36,11 @@ def source_of(node: Node) -> Node:
     while not isinstance(node.type, FieldType):
         node = node.inputs[0]
     return node
+
+
+def transforms(node: Node) -> bool:
+    """Whether a node is the logits of a tower's text with a transform before the map to its vocabulary."""
+    return node.operation == "vocabulary" and node.string("transform") != "none"
 
 
 def encode(node: Node, types: tuple[Type, ...]) -> Type:
@@ -93,6 +99,7 @@ def vocabulary(node: Node, types: tuple[Type, ...]) -> Type:
     take(types, EncodedType)
     need(types[0] in (EncodedType("Text"), EncodedType(JOINED)), f"has logits for texts, got {types[0]}")
     _without_heads(node)
+    one_of(node, "transform", "none", "gelu")
     return LogitsType()
 
 
@@ -141,8 +148,11 @@ VOCABULARY = define(
     Operation(
         "vocabulary",
         vocabulary,
+        {"transform": (str,)},
+        {"transform": "none"},
         reads_encoder_output=True,
         takes="encode or apply of a Text",
+        carries="of a tower the `transform` before the map: `none`, or `gelu`, a linear map, a GELU and a norm",
         gives="Logits [B, L, V] of each token, by a linear map of its state to the vocabulary of the text tower",
     )
 )

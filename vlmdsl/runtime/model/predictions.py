@@ -59,9 +59,10 @@ class Predictions:
             raise ValueError("the tokens of a text are predicted, but its tower has no vocabulary")
         if not use.product:
             return tokens._replace(values=head(tokens.values, product=False))
-        if isinstance(head, nn.Linear) and _is_scattered(head):
+        if isinstance(head, nn.Linear | LinearHead) and _is_scattered(head):
+            states = tokens.values if isinstance(head, nn.Linear) else head(tokens.values, product=False)
             bias = None if head.bias is None else _whole(head.bias)
-            return tokens._replace(values=nn.functional.linear(tokens.values, _whole(head.weight), bias))
+            return tokens._replace(values=nn.functional.linear(states, _whole(head.weight), bias))
         return tokens._replace(values=head(tokens.values))
 
     def linear(self, linear: Linear, environment: Environment) -> tuple[PredictedTokens, Tensor, Tensor | None]:
@@ -69,7 +70,10 @@ class Predictions:
         head, value = self.head(linear.use), linear.value
         transformed = value.use == replace(linear.use, product=False)
         tokens = environment[value] if transformed else self._tokens(value, environment)
-        states, device = tokens.values, tokens.values.device.type
+        states = tokens.values
+        if not transformed and isinstance(head, LinearHead):  # that of a tower: the schedule has no step for it
+            states = head(states, product=False)
+        device = states.device.type
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             states = states.to(torch.get_autocast_dtype(device))
         return tokens._replace(values=states), _whole(head.weight), None if head.bias is None else _whole(head.bias)
@@ -141,7 +145,7 @@ def _count(owner: Stream | ModuleOutput, text: TowerInput) -> int:
     return text.value[0].numel() if text.value[0] is not None else 0
 
 
-def _is_scattered(head: nn.Linear) -> bool:
+def _is_scattered(head: nn.Linear | LinearHead) -> bool:
     """Whether the weights of a head are sharded (FSDP2) and a call of it does not gather them: a tied weight belongs to its
     tower, which gathers it only for its own calls."""
     if not hasattr(head.weight, "full_tensor"):

@@ -25,7 +25,7 @@ class TowerNeed:
     A `decoder` says what the tower must decode, `causal` that it predicts the next token of texts.
     `takes` are the kinds of streams it encodes: a tower of images may take Regions, too, or nothing else. With
     `separate_patches` dropped or replaced patches of its images are to be predicted, so that none may leak into the others;
-    with `replaced_patches` some are replaced. A tower may be a `codebook`.
+    with `replaced_patches` some are replaced. A tower may be a `codebook`. One with a `transform` predicts words after it.
     """
 
     kind: str
@@ -37,6 +37,7 @@ class TowerNeed:
     decoder: DecoderNeed | None = None
     replaced_patches: bool = False
     codebook: CodebookSettings | None = None
+    transform: bool = False
 
 
 def tower_needs(streams: Iterable[Stream], columns: Iterable[Column] = ()) -> dict[str, TowerNeed]:
@@ -59,6 +60,7 @@ def tower_needs(streams: Iterable[Stream], columns: Iterable[Column] = ()) -> di
             need.decoder or decoder_need(streams, encoder.tower),
             need.replaced_patches or any(replacements_of(part) for part in parts_of(stream.source)),
             encoder.codebook or need.codebook,
+            need.transform or stream.transform,
         )
     for column in columns:
         encoder = column.encoder
@@ -91,6 +93,13 @@ def check_towers(encoders: Mapping[str, Encoder], needs: Mapping[str, TowerNeed]
                 f"must yield {' and '.join(lacking)} features, but its encoder yields {', '.join(sorted(encoder.yields))}"
             )
             raise _unfit(tower, problem, f"build the encoder with `yields={sorted(need.yields)}`")
+        if "vocabulary" in need.yields and need.transform != encoder.transforms_vocabulary:
+            does, help = (
+                ("after a transform", f'call `transform_vocabulary("{tower}")` of the encoder')
+                if need.transform
+                else ("by one linear map", 'predict by `linear(..., transform="gelu")`')
+            )
+            raise _unfit(tower, f"predicts words {does}, and its encoder's head is another", help)
     unused = sorted(encoders.keys() - needs.keys())
     if unused:
         raise _unfit(unused[0], "is used by no term of the recipe", f"leave the encoder of `{unused[0]}` out")

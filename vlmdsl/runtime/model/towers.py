@@ -137,9 +137,10 @@ class Towers(NamedModules, ModuleFamily):
 
     @property
     def units(self) -> list[nn.Module]:
-        """The vocabularies of towers, then the towers. A tied vocabulary belongs to its tower."""
-        towers = [tower for tower in self.values() if isinstance(tower, Encoder) and not tower.tied_vocabulary]
-        return [*(tower.vocabulary_head for tower in towers if tower.vocabulary_head is not None), *self.values()]
+        """The vocabularies of towers, then the towers. A tied vocabulary belongs to its tower, but for its transform."""
+        heads = [(tower, tower.vocabulary_head) for tower in self.values() if isinstance(tower, Encoder)]
+        parts = [getattr(head, "transform", None) if tower.tied_vocabulary else head for tower, head in heads]
+        return [*(part for part in parts if part is not None), *self.values()]
 
 
 def noise_length(encoder: nn.Module) -> int | None:

@@ -74,6 +74,8 @@ def built_encoders(
             length = model.text_length or (longest_text(name) if need.decoder else None)
             encoders[tower].take_texts(name, _text_format(encoders[tower], tokenizers[tower], length))
             encoders[tower].notes += tokenizer_notes(name, model.tokenizer, tokenizers[tower])
+            if need.transform:
+                encoders[tower].transform_vocabulary(name)
             if model.tied_vocabulary:
                 encoders[tower].tie_vocabulary(name)
     adapt(encoders, model)

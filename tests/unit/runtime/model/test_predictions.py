@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 import vlmdsl
 from unit.runtime.test_masked_texts import TOKENIZER, batches
@@ -39,6 +40,8 @@ RECIPES = {
     "  b: contrast(image, text) }",
     "joined": "encoder one = shared(vision, language)\nminimize mlm(one(join(image, masked)))",
     "given its image": "minimize { words: mlm(masked | image)\n  own: mlm(masked)\n  b: contrast(image, text) }",
+    "after a transform": 'minimize { words: token_loss(linear(masked, transform="gelu"), text, at=m)\n'
+    "  given: mlm(masked | image)\n  b: contrast(image, text) }",
     "read twice": "minimize { a: token_loss(linear(masked), text, at=m)\n  b: token_loss(linear(masked), text)\n"
     "  c: contrast(image, text) }",
 }
@@ -52,6 +55,8 @@ def model_of(recipe: str, lowering: str | Mapping[str, str], **options: bool) ->
         towers = {"shared": SharedTransformer(SharedConfig(VISION, size, 24), 8, ("pooled", "vocabulary"))}
     else:
         language = TextTransformer(TextConfig(vocabulary_size=size, **text), 8, ("pooled", "vocabulary", "states"))
+        if "transform=" in recipe:
+            language.transform_vocabulary("language")
         towers = {"vision": VisionTransformer(VISION, 8, ("pooled", "states")), "language": language}
     return VisionLanguageModel(towers, objective).double()
 
@@ -96,8 +101,9 @@ def test_a_product_in_the_loss_changes_nothing(name: str) -> None:
     assert (TOKENIZER.vocabulary_size in calls) is (name == "read twice")
 
 
-def test_a_tied_weight_has_the_gradients_of_embedding_and_product() -> None:
-    recipe = HEADER + RECIPES["two texts, one weight"]
+@pytest.mark.parametrize("name", ["two texts, one weight", "after a transform"])
+def test_a_tied_weight_has_the_gradients_of_embedding_and_product(name: str) -> None:
+    recipe = HEADER + RECIPES[name]
     (batch,) = batches(recipe, 1)
     gradients = []
     for lowering, micro in (("dense", 0), ("chunked", 0), ("chunked", 3)):
@@ -106,6 +112,8 @@ def test_a_tied_weight_has_the_gradients_of_embedding_and_product() -> None:
         language.tie_vocabulary("language")
         assert language.vocabulary_head.weight is language.embedding.weight
         assert all(unit is not language.vocabulary_head for unit in model.units)
+        transform = getattr(language.vocabulary_head, "transform", None)
+        assert transform is None or any(unit is transform for unit in model.units)
         gradients.append(results(model, batch, micro))
     for others in gradients[1:]:
         torch.testing.assert_close(others, gradients[0], rtol=1e-10, atol=1e-13)
@@ -119,12 +127,52 @@ def test_an_embedding_of_another_width_is_not_tied() -> None:
         tower.tie_vocabulary("transformer:odd")
 
 
-@pytest.mark.parametrize("name", ["two texts, one weight", "given its image"])
+@pytest.mark.parametrize("name", ["two texts, one weight", "given its image", "after a transform"])
 def test_micro_batches_have_the_gradient_of_the_batch(name: str) -> None:
     recipe = HEADER + RECIPES[name]
     (batch,) = batches(recipe, 1)
     expected = results(model_of(recipe, "dense"), batch)
     torch.testing.assert_close(results(model_of(recipe, "chunked"), batch, micro=3), expected, rtol=1e-10, atol=1e-13)
+
+
+def test_words_are_predicted_after_a_linear_map_a_gelu_and_a_norm() -> None:
+    recipe = HEADER + 'minimize token_loss(linear(masked, transform="gelu"), text, at=m) + contrast(image, text)'
+    (batch,) = batches(recipe, 1)
+    model = model_of(recipe, "dense")
+    head = model.encoders["language"].vocabulary_head
+    assert isinstance(head, LinearHead)
+    calls: list[tuple[Tensor, Tensor]] = []
+    head.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
+    model(precise(batch))
+    ((states, logits),) = calls
+    first, _, norm = head.transform
+    states = functional.layer_norm(functional.gelu(first(states)), (16,), norm.weight, norm.bias, eps=1e-5)
+    torch.testing.assert_close(logits, states @ head.weight.T + head.bias, rtol=1e-10, atol=1e-12)
+
+
+def test_the_head_of_a_tower_is_the_one_that_is_asked_for() -> None:
+    recipe = HEADER + RECIPES["after a transform"]
+    encoders = dict(model_of(recipe, "dense").encoders.items())
+    plain = vlmdsl.compile(HEADER + RECIPES["given its image"], compiled=False)
+    with pytest.raises(vlmdsl.DiagnosticError, match="predicts words by one linear map"):
+        VisionLanguageModel(encoders, plain)
+    size = TOKENIZER.vocabulary_size
+    config = TextConfig(vocabulary_size=size, text_length=24, width=16, depth=1, heads=2)
+    encoders["language"] = TextTransformer(config, 8, ("pooled", "vocabulary", "states"))
+    objective = vlmdsl.compile(recipe, compiled=False)
+    with pytest.raises(vlmdsl.DiagnosticError) as caught:
+        VisionLanguageModel(encoders, objective)
+    (fault,) = caught.value.diagnostics
+    assert (fault.code, fault.help) == ("V0832", ('call `transform_vocabulary("language")` of the encoder',))
+    encoders["language"].transform_vocabulary("language")  # as it says
+    VisionLanguageModel(encoders, objective)
+
+
+def test_no_transform_is_put_before_a_head_of_its_own() -> None:
+    tower = TextTransformer(TextConfig(vocabulary_size=9, text_length=4, width=16, depth=1, heads=2), 8, ("vocabulary",))
+    tower.vocabulary_head = torch.nn.Sequential(torch.nn.Linear(16, 9))
+    with pytest.raises(vlmdsl.DiagnosticError, match="V0831"):
+        tower.transform_vocabulary("transformer:odd")
 
 
 def test_logits_that_are_too_large_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vlmdsl import ir
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.encoders import EncoderDoesNotFit
+from vlmdsl.ir.modules import LinearSettings
 from vlmdsl.runtime.modules.towers.blocks import Transformer
 from vlmdsl.runtime.values import ImageFormat, TextFormat
 from vlmdsl.source import Span
@@ -81,6 +82,8 @@ class Encoder(nn.Module):
     takes_cache: bool = False
     """Whether a text decoder takes a `cache` (`KeyValueCache`) with the tokens of earlier calls. Without it each token that
     is written takes a pass over the whole text."""
+    transforms_vocabulary: bool = False
+    """Whether a linear map, a GELU and a norm come before the linear map to the vocabulary; see `transform_vocabulary`."""
     tied_vocabulary: bool = False
     """Whether the linear map to the vocabulary has the weight of the token embedding; see `tie_vocabulary`."""
     groups: int | None = None
@@ -136,6 +139,25 @@ class Encoder(nn.Module):
         `embedding_norm` are then those of its embedded tokens. None if it has none to share."""
         return None
 
+    def transform_vocabulary(self, name: str) -> None:
+        """Put a linear map, a GELU and a norm before the linear map to the vocabulary, as in the head of BERT; both are new.
+
+        `name` is what the encoder is called in messages. Raises `DiagnosticError` (V0831) where its head is anything but a
+        linear map.
+        """
+        from vlmdsl.runtime.modules.linear import LinearHead  # which stands on the towers' blocks
+
+        head = self.vocabulary_head
+        if self.transforms_vocabulary:
+            return
+        if not isinstance(head, nn.Linear):
+            problem = "predicts tokens by a head of its own, before which no transform can be put"
+            help = "leave `transform` out of `linear`"
+            raise DiagnosticError((EncoderDoesNotFit.at(Span("encoders", 0, 0), name=name, problem=problem, help=(help,)),))
+        settings = LinearSettings(bias=head.bias is not None, transform=True)
+        self.vocabulary_head = LinearHead(settings, head.in_features, head.out_features)
+        self.transforms_vocabulary = True
+
     def tie_vocabulary(self, name: str) -> None:
         """Make the weight of the linear map to the vocabulary and that of the token embedding one parameter.
 
@@ -145,14 +167,12 @@ class Encoder(nn.Module):
         head, embedding = self.vocabulary_head, self.token_embedding
         if head is None:
             return
-        shapes = [
-            list(module.weight.shape) if isinstance(module, nn.Linear | nn.Embedding) else [] for module in (head, embedding)
-        ]
+        weights = [getattr(module, "weight", None) for module in (head, embedding)]
+        shapes = [list(weight.shape) if isinstance(weight, Tensor) else [] for weight in weights]
         if not isinstance(embedding, nn.Embedding) or shapes[0] != shapes[1]:
             problem = f"predicts tokens with a weight {shapes[0]}, which cannot be that of its token embedding {shapes[1]}"
             help = "leave `model.tied_vocabulary` out"
             raise DiagnosticError((EncoderDoesNotFit.at(Span("encoders", 0, 0), name=name, problem=problem, help=(help,)),))
-        assert isinstance(head, nn.Linear)
         head.weight, self.tied_vocabulary = embedding.weight, True
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> EncodedFeatures:
