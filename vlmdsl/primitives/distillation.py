@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from vlmdsl.ir import Node, parts_of
+from vlmdsl.ir import Node, masked_text, parts_of
 from vlmdsl.ir.operations.encoding import source_of
 from vlmdsl.ir.operations.modules import APPLY, patches_of, use_of
 from vlmdsl.ir.operations.scalars import STOP
@@ -36,8 +36,9 @@ def _distill(builder: Builder, subjects: Mapping[str, Value], parameters: Parame
     own, stopped = logits_of_tokens(builder, subjects["logits"], "logits", "distill")
     teacher, _ = logits_of_tokens(builder, subjects["teacher"], "teacher", "distill")
     texts = [parts_of(source_of(logits.inputs[0]))[-1] for logits in (own, teacher)]
-    if texts[0] is not texts[1]:
-        help = ("name the text, `let masked = mask(text, m)`, and use it in both",)
+    masked = masked_text(texts[0])
+    if texts[1] is not texts[0] and (masked is None or texts[1] is not masked.inputs[0]):
+        help = ("name the text, `let masked = mask(text, m)`, and use it in both, or the text itself for the teacher",)
         raise bad_value(builder, "teacher", "distill", "these are not logits of the same text", *help)
     for argument, logits in (("logits", own), ("teacher", teacher)):
         without_decoder(builder, logits.inputs[0], argument, "distill", subjects[argument])
@@ -85,7 +86,7 @@ register(
         meaning=_distill,
         subjects=(
             Subject("logits", ("Logits",), "the logits of each token"),
-            Subject("teacher", ("Logits",), "a teacher's logits of the same tokens, or of the same patches"),
+            Subject("teacher", ("Logits",), "a teacher's logits of the same tokens, masked or not, or of the same patches"),
             AT,
             *SAMPLES,
         ),

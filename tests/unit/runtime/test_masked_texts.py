@@ -15,6 +15,7 @@ from torch.nn import functional
 
 import vlmdsl
 from batches import streams_in_forms
+from vlmdsl.backends.torch.cached import CachedStep
 from vlmdsl.ir import readings
 from vlmdsl.runtime.data import BatchLoader, Requirement, map_fields, open_source
 from vlmdsl.runtime.model import VisionLanguageModel
@@ -137,6 +138,53 @@ def test_all_tokens_are_predicted_as_they_were_before_some_were_masked() -> None
     logits = language.vocabulary_head(language(*text).states)
     expected = functional.cross_entropy(logits[original.mask], original.ids[original.mask])
     torch.testing.assert_close(model(batch).loss, expected)
+
+
+@pytest.mark.parametrize("micro", [0, 3])
+@pytest.mark.parametrize("share", [10, 40])
+def test_a_teacher_of_the_unmasked_text_is_compared_at_the_masked_tokens(share: int, micro: int) -> None:
+    """Of 10 % the selected tokens would be packed, which a text without a mask has no places for."""
+    recipe = (
+        f"recipe r(text: Text)\nencoder elder = ema(language)\nlet m = random({share}%)\n"
+        "minimize distill(linear(mask(text, m)), linear(elder(text)), at=m, temperature=2, teacher_temperature=0.5)"
+    )
+    objective = vlmdsl.compile(recipe, compiled=False).double()
+    language = tower(("vocabulary",)).double()
+    model = VisionLanguageModel({"language": language}, objective)
+    (batch,) = batches(recipe, 1)
+    (text, masked), plain = masked_text(batch), batch.values["text"]
+    assert isinstance(plain, TextBatch)
+    own, teacher = (language.vocabulary_head(language(*each).states) for each in (text, plain))
+    counted = masked.targets != NOT_SELECTED
+    soft = (teacher.detach()[counted] / 0.5).softmax(dim=-1)  # the elder begins with the weights of the tower
+    expected = -(soft * (own[counted] / 2).log_softmax(dim=-1)).sum(dim=-1).mean()
+    gradients = torch.autograd.grad(expected, [*language.parameters()])
+    step = CachedStep(model, micro) if micro else None
+    loss = (model if step is None else step)(batch).loss
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
+    loss.backward() if step is None else step.backward(loss)
+    torch.testing.assert_close([weight.grad for weight in language.parameters()], [*gradients], rtol=1e-9, atol=1e-13)
+
+
+def test_a_teacher_may_read_the_unmasked_text_with_its_image() -> None:
+    recipe = (
+        "recipe r(image: Image, text: Text)\nencoder one = shared(vision, language)\nencoder elder = ema(one)\n"
+        "let m = random(10%)\nminimize distill(linear(one(join(image, mask(text, m)))), linear(elder({})), at=m)"
+    )
+    config = SharedConfig(VisionConfig(16, 8, 16, 1, 2), TOKENIZER.vocabulary_size, 24)
+    for read, patches in (("join(image, text)", 4), ("text", 0)):
+        torch.manual_seed(0)
+        trunk, objective = SharedTransformer(config, 8, ("vocabulary",)), vlmdsl.compile(recipe.format(read), compiled=False)
+        (batch,) = batches(recipe.format(read), 1)
+        (text, masked), plain = masked_text(batch), batch.values["text"]
+        assert isinstance(plain, TextBatch)
+        (pixels,) = batch.values["image"]
+        counted = masked.targets != NOT_SELECTED
+        own = trunk.vocabulary_head(trunk(pixels, text.mask, text.ids).states[:, 4:])[counted]
+        states = trunk(pixels, plain.mask, plain.ids).states if patches else trunk(plain.ids, plain.mask).states
+        teacher = trunk.vocabulary_head(states[:, states.shape[1] - 24 :])[counted]
+        expected = functional.cross_entropy(own, teacher.softmax(dim=-1))
+        torch.testing.assert_close(VisionLanguageModel({"shared": trunk}, objective)(batch).loss, expected)
 
 
 def test_only_the_chosen_tokens_get_logits_with_the_same_loss_and_gradients() -> None:

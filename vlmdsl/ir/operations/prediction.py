@@ -20,9 +20,13 @@ def predicted_by(logits: Node) -> Node:
 def predicts_selected(node: Node) -> bool:
     """Whether a node reads the logits only of tokens that a mask selected, whichever samples these are of.
 
-    Selected tokens are packed over the whole batch: one that weighs samples, or takes their means, reads all tokens.
+    Selected tokens are packed over the whole batch: one that weighs samples, or takes their means, reads all tokens; so does
+    one whose teacher read the text without the mask, of which the teacher's tokens are not packed.
     """
     ids = [parent for parent in node.inputs if parent.operation is TOKEN_IDS]
+    encoded = [parent.inputs[0] for parent in node.inputs if parent.operation is VOCABULARY]
+    if len({masked_text(source_of(text)) for text in encoded}) > 1:
+        return False
     _, where, weight = of_samples(node)
     alike = where is weight is None and dict(node.attributes).get("reduction", "token") == "token"
     return bool(ids) and alike and all(parent.string("which") == "selected" for parent in ids)
