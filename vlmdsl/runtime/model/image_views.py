@@ -44,7 +44,8 @@ def check_image_views(encoders: Mapping[str, Encoder], streams: Iterable[Stream]
             drops_fail = bool(drops) and form.patch is None
             what = "dropped patches" if drops_fail else "smaller crops"
             problem = f"has to encode images with {what}, but its encoder supports {_supported(form)} only"
-            help = "the built-in encoders `vit:` and `groupvit:` support them"
+            them = "`vit:`, `groupvit:` and `shared:`" if drops_fail else "`vit:` and `groupvit:`"
+            help = f"the built-in encoders {them} support them"
             raise _unfit(tower, problem, help, _way_out(drops_fail))
         patches = left = form.patches(min(sides, default=1.0))
         for share in reversed(drops):
@@ -66,9 +67,10 @@ def check_seen_alike(boxes: str, forms: Mapping[str, object]) -> None:
 
 def _check_replaced(tower: str, encoder: Encoder) -> None:
     if encoder.mask_token is None or encoder.image_format is None or encoder.image_format.patch is None:
+        builtin = ("shared:", "SharedTransformer") if encoder.kind == "Image|Text" else ("vit:", "VisionTransformer")
         raise _unfit(
             tower, "has to encode images with replaced patches, but its encoder has no token for them",
-            "the built-in encoders `vit:` have one", "from Python `VisionTransformer(..., replaced_patches=True)`",
+            f"the built-in encoders `{builtin[0]}` have one", f"from Python `{builtin[1]}(..., replaced_patches=True)`",
         )  # fmt: skip
 
 

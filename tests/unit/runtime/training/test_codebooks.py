@@ -13,8 +13,15 @@ from torch import Tensor
 import vlmdsl
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.model import VisionLanguageModel
-from vlmdsl.runtime.modules.towers import EncodedFeatures, Encoder, VisionConfig, VisionTransformer
-from vlmdsl.runtime.values import Batch, ImageBatch, ImageFormat, ReplacedPatches
+from vlmdsl.runtime.modules.towers import (
+    EncodedFeatures,
+    Encoder,
+    SharedConfig,
+    SharedTransformer,
+    VisionConfig,
+    VisionTransformer,
+)
+from vlmdsl.runtime.values import Batch, ImageBatch, ImageFormat, ReplacedPatches, TextBatch
 
 SETTINGS: dict[str, object] = {"train.batch": 4, "train.compile": False, "train.device": "cpu", "model.image_size": 16}
 RECIPE = """recipe predicted(image: Image)
@@ -107,6 +114,44 @@ def test_replaced_patches_are_unseen() -> None:
     others[:, :, :4, :4] = torch.randn(2, 3, 4, 4)
     assert torch.equal(tower(images, replace=replaced).states, tower(others, replace=replaced).states)
     assert not torch.equal(tower(images).states, tower(others).states)
+
+
+def shared_model(replaced: bool) -> VisionLanguageModel:
+    recipe = (
+        "recipe r(image: Image, text: Text)\nencoder one = shared(vision, language)\n"
+        'encoder signs = separate(vision, name="signs")\nlet m = random(50%)\nminimize {\n'
+        "  patches: token_loss(linear(one(mask(image, m)), size=2), codes(image, by=signs), at=m)\n"
+        "  pairs: contrast(one(image), one(text), temperature=0.1)\n}"
+    )
+    image = VisionConfig(image_size=8, patch_size=4, width=8, depth=1, heads=2)
+    tower = SharedTransformer(SharedConfig(image, 9, 3), 4, ("pooled", "states"), replaced_patches=replaced)
+    return VisionLanguageModel({"shared": tower, "signs": Signs()}, vlmdsl.compile(recipe, compiled=False))
+
+
+def test_patches_are_replaced_in_a_shared_tower() -> None:
+    torch.manual_seed(0)
+    images, replaced = torch.randn(3, 3, 8, 8), torch.tensor([[1, 0, 0, 1]] * 3, dtype=torch.bool)
+    own = shared_model(True)
+    values: dict[str, Any] = {
+        reading.name: TextBatch(torch.ones(3, 2, dtype=torch.int64), torch.ones(3, 2, dtype=torch.bool))
+        if reading.name == "text"
+        else ImageBatch(images)
+        for reading in own.readings
+    }
+    values[next(f"{reading.name}.replace" for reading in own.readings if reading.source.operation == "replace")] = (
+        ReplacedPatches(replaced)
+    )
+    loss = own(Batch(values, torch.arange(3), list("abc"))).terms["patches"]
+    codes = torch.nn.functional.avg_pool2d(images.mean(dim=1, keepdim=True), 4).flatten(1) > 0
+    logits = own.linear_heads.parts["shared_linear"](own.encoders["shared"](images, replace=replaced).states)
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits[replaced], codes[replaced].long()))
+
+
+def test_a_shared_tower_without_a_token_is_refused_with_what_to_build() -> None:
+    with pytest.raises(DiagnosticError) as caught:
+        shared_model(False)
+    (fault,) = caught.value.diagnostics
+    assert (fault.code, fault.help[1]) == ("V0832", "from Python `SharedTransformer(..., replaced_patches=True)`")
 
 
 @pytest.mark.parametrize(("stem", "replaced", "code"), [("convolution", True, "V0834"), ("patch", False, "V0832")])

@@ -214,12 +214,16 @@ def _build_shared(request: Request) -> Encoder:
     if request.name not in shared.PRESETS:
         raise DiagnosticError((_unknown(f"shared:{request.name}", "Image|Text"),))
     preset = shared.PRESETS[request.name]
+    image = _sized("shared", request, preset.image)
+    plain = request.separate_patches and image.stem == "convolution"
     config = shared.SharedConfig(
-        _sized("shared", request, preset.image),
+        replace(image, stem="patch") if plain else image,
         vocabulary_size=request.vocabulary_size or preset.vocabulary_size,
         text_length=request.text_length or preset.text_length,
     )
-    return shared.SharedTransformer(config, request.dimension, request.yields)
+    encoder = shared.SharedTransformer(config, request.dimension, request.yields, replaced_patches=request.replaced_patches)
+    encoder.notes += (_PLAIN_STEM,) if plain else ()
+    return encoder
 
 
 def _build_hf(kind: Kind, request: Request) -> Encoder:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmdsl.runtime.modules.towers.blocks import Transformer
+from vlmdsl.runtime.modules.towers.blocks import Transformer, keep_tokens
 from vlmdsl.runtime.modules.towers.contract import EncodedFeatures, Encoder
 from vlmdsl.runtime.modules.towers.vit import PRESETS as VISION_PRESETS
 from vlmdsl.runtime.modules.towers.vit import VisionConfig, convolution_stem, patch_stem, sine_positions
@@ -42,14 +42,22 @@ class SharedTransformer(Encoder):
 
     Patches and tokens have separate embeddings; everything after them, including the projections, is shared. A
     class token before the sequence collects it. All tokens see one another, so a pair's words are read in the light of
-    its image; padding is seen by none.
+    its image; padding is seen by none. With `replaced_patches` it has a learned token for replaced patches of images.
     """
 
-    def __init__(self, config: SharedConfig, dimension: int, yields: Iterable[str] = ("pooled", "tokens")) -> None:
+    def __init__(
+        self,
+        config: SharedConfig,
+        dimension: int,
+        yields: Iterable[str] = ("pooled", "tokens"),
+        *,
+        replaced_patches: bool = False,
+    ) -> None:
         super().__init__("Image|Text", dimension, yields)
         image = config.image
         self.config = config
-        self.image_format = ImageFormat(image.image_size)
+        self.image_format = ImageFormat(image.image_size, patch=image.patch_size, resizable=False)
+        self.overlapping_patches = image.stem == "convolution"
         self.vocabulary_size = config.vocabulary_size
         self.states_width = image.width
         self.text_length = config.text_length
@@ -67,6 +75,7 @@ class SharedTransformer(Encoder):
         # Last, so that it changes no draw of the weights before it.
         if "vocabulary" in self.yields:
             self.vocabulary_head = nn.Linear(image.width, config.vocabulary_size)
+        self.mask_token = nn.Parameter(0.02 * torch.randn(image.width)) if replaced_patches else None
 
     def forward(
         self,
@@ -74,13 +83,20 @@ class SharedTransformer(Encoder):
         mask: Tensor | None = None,
         words: Tensor | None = None,
         share: Tensor | None = None,
+        keep: Tensor | None = None,
+        replace: Tensor | None = None,
     ) -> EncodedFeatures:
         """Features of images `[b, 3, S, S]`, of texts `[b, L]` with a mask, or of pairs: images, mask and `words [b, L]`.
 
         The tokens of a pair are its patches, then its words; with the image's `share [b]` they are laid over each other
-        (`_overlaid`). ValueError for images of another size and longer texts.
+        (`_overlaid`). `keep [b, K]` are the patches to encode (all others are dropped, and count nothing where they are laid
+        over words); where `replace [b, P]` holds, the learned token is in place of the embedded patch. ValueError for images
+        of another size and longer texts.
         """
-        patches = self._patches(values) if values.dim() == 4 else None
+        patches = self._patches(values, replace) if values.dim() == 4 else None
+        if keep is not None and share is None:
+            assert patches is not None
+            patches = keep_tokens(patches, keep)
         ids = words if values.dim() == 4 else values
         if ids is None:
             assert patches is not None
@@ -90,7 +106,7 @@ class SharedTransformer(Encoder):
         if patches is None:
             return self._encoded(embedded, real)
         if share is not None:
-            return self._encoded(*_overlaid(patches, embedded, real, share))
+            return self._encoded(*_overlaid(patches, embedded, real, share, keep))
         seen = torch.ones(patches.shape[:2], dtype=torch.bool, device=patches.device)
         return self._encoded(torch.cat([patches, embedded], dim=1), torch.cat([seen, real], dim=1))
 
@@ -107,12 +123,17 @@ class SharedTransformer(Encoder):
             states=hidden[:, 1:] if self.yields & {"vocabulary", "states"} else None,
         )
 
-    def _patches(self, images: Tensor) -> Tensor:
-        """`[b, P, W]`: the embedded patches of images, row by row."""
+    def _patches(self, images: Tensor, replace: Tensor | None) -> Tensor:
+        """`[b, P, W]`: the embedded patches of images, row by row, the learned token where `replace` holds."""
         size = self.config.image.image_size
         if images.shape[1:] != (3, size, size):
             raise ValueError(f"this encoder takes images [b, 3, {size}, {size}], not {list(images.shape)}")
-        return self.stem(images).flatten(2).transpose(1, 2) + self.patch_positions
+        patches = self.stem(images).flatten(2).transpose(1, 2)
+        if replace is not None:
+            if self.mask_token is None:
+                raise ValueError("this encoder was built without `replaced_patches`, but some of its images have such")
+            patches = torch.where(replace[:, :, None], self.mask_token, patches)
+        return patches + self.patch_positions
 
     def _words(self, ids: Tensor) -> Tensor:
         """`[b, L, W]`: the embedded words of texts."""
@@ -122,15 +143,21 @@ class SharedTransformer(Encoder):
         return self.embedding(ids) + self.word_positions[:length]
 
 
-def _overlaid(patches: Tensor, words: Tensor, real: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+def _overlaid(
+    patches: Tensor, words: Tensor, real: Tensor, share: Tensor, keep: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Patch k on word k of a text, `real [b, L]` where it has one: tokens `[b, J, W]` with J = max(P, L), and how much each
     counts, `[b, J]`.
 
     A position that both have is their mixture, the patch with the image's `share [b]`, and counts fully. One that only one
-    of them has is that one, and counts as much as its share. So a share of 1 is the image alone, and one of 0 the text.
+    of them has is that one, and counts as much as its share. So a share of 1 is the image alone, and one of 0 the text. An
+    image has only the patches `keep [b, K]`, if there are such.
     """
     length = max(patches.shape[1], words.shape[1])
-    of_image = share[:, None] * _longer(torch.ones_like(patches[:, :, 0]), length)
+    kept = torch.ones_like(patches[:, :, 0])
+    if keep is not None:
+        kept = torch.zeros_like(kept).scatter(1, keep, 1.0)
+    of_image = share[:, None] * _longer(kept, length)
     of_text = (1 - share)[:, None] * _longer(real.to(patches.dtype), length)
     weight = of_image + of_text
     total = of_image[:, :, None] * _longer(patches, length) + of_text[:, :, None] * _longer(words, length)

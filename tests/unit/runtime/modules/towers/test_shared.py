@@ -9,9 +9,9 @@ from vlmdsl.runtime.modules.towers.shared import _overlaid
 BOTH = ("pooled", "tokens")
 
 
-def tower(pool="class"):
+def tower(pool="class", **options):
     image = VisionConfig(image_size=8, patch_size=4, width=16, depth=2, heads=2, pool=pool)
-    return SharedTransformer(SharedConfig(image, vocabulary_size=30, text_length=9), 6, BOTH).double()
+    return SharedTransformer(SharedConfig(image, vocabulary_size=30, text_length=9), 6, BOTH, **options).double()
 
 
 def images(count=3):
@@ -86,6 +86,56 @@ def test_a_blend_moves_from_the_text_to_the_image_without_a_step():
     encoder, shown, (ids, mask) = tower(), images(), texts()
     near, end = (encoder(shown, mask, ids, torch.full((3,), share, dtype=torch.float64)).pooled for share in (1e-7, 0.0))
     torch.testing.assert_close(near, end, rtol=1e-4, atol=1e-4)
+
+
+def all_modes(encoder, shown, **ports):
+    """The features of images alone, before texts, and laid over texts."""
+    torch.manual_seed(5)
+    ids, mask = texts()
+    half = torch.full((len(shown),), 0.5, dtype=torch.float64)
+    return [encoder(shown, **ports), encoder(shown, mask, ids, **ports), encoder(shown, mask, ids, half, **ports)]
+
+
+def with_another_first_patch(shown):
+    other = shown.clone()
+    other[:, :, :4, :4] += 1
+    return other
+
+
+def test_replaced_and_dropped_patches_are_unseen_in_every_mode():
+    encoder, shown = tower(replaced_patches=True), images()
+    replace = torch.tensor([[True, False, False, False]] * 3)
+    keep = torch.tensor([[1, 2, 3]] * 3)
+    other = with_another_first_patch(shown)
+    for ports in ({"replace": replace}, {"keep": keep}, {"keep": keep, "replace": replace}):
+        for one, two in zip(all_modes(encoder, shown, **ports), all_modes(encoder, other, **ports), strict=True):
+            assert torch.equal(one.pooled, two.pooled)
+        for hidden, whole in zip(all_modes(encoder, shown, **ports), all_modes(encoder, shown), strict=True):
+            assert not torch.equal(hidden.pooled, whole.pooled)
+    for one, two in zip(all_modes(encoder, shown), all_modes(encoder, other), strict=True):
+        assert not torch.equal(one.pooled, two.pooled)
+
+
+def test_an_image_of_which_nothing_is_dropped_or_replaced_is_the_whole_one():
+    encoder, shown = tower(replaced_patches=True), images()
+    ports = {"keep": torch.arange(4).expand(3, 4), "replace": torch.zeros(3, 4, dtype=torch.bool)}
+    for one, two in zip(all_modes(encoder, shown, **ports), all_modes(encoder, shown), strict=True):
+        torch.testing.assert_close(one.tokens, two.tokens, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_left_of_an_image_comes_before_its_words():
+    encoder, (ids, mask) = tower(), texts()
+    pair = encoder(images(), mask, ids, keep=torch.tensor([[3, 0]] * 3))
+    assert pair.tokens.shape == (3, 7, 6)
+    assert torch.equal(pair.mask, torch.cat([torch.ones(3, 2, dtype=torch.bool), mask], dim=1))
+
+
+def test_a_preset_whose_patches_overlap_has_others_where_patches_are_predicted():
+    plain, apart = (
+        build_encoder("shared:tiny", "Image|Text", 12, image_size=16, separate_patches=apart) for apart in (False, True)
+    )
+    assert (plain.overlapping_patches, apart.overlapping_patches) == (True, False)
+    assert "linear map" in apart.notes[0]
 
 
 def test_an_empty_text_has_features():
