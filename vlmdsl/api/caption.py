@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class Captions:
 
 def caption(
     run: str | Path,
-    images: Sequence[str | Path],
+    images: str | Path | Iterable[str | Path],
     *,
     prompt: str = "",
     beams: int = 1,
@@ -60,5 +60,6 @@ def caption(
     >>> [(image == file, type(text).__name__) for image, text in caption(run.folder, [file]).captions]
     [(True, 'str')]
     """
-    texts = load(run, device=device).caption(list(images), prompt=prompt, beams=beams)
+    images = [images] if isinstance(images, str | Path) else list(images)
+    texts = load(run, device=device).caption(images, prompt=prompt, beams=beams)
     return Captions(tuple(zip(map(str, images), texts, strict=True)))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from vlmdsl.api.load import load
+from vlmdsl.api.runs import data_of_call
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.evaluation import ClassNamesUnusable
 from vlmdsl.diagnostics.cells import displayed
+from vlmdsl.schema import DataSources
 from vlmdsl.schema.class_names import HOW_TO_NAME, named_classes
 from vlmdsl.source import Span
 from vlmdsl.source.regular_files import BadFile
@@ -47,10 +49,10 @@ class Classification:
 
 def classify(
     run: str | Path,
-    data: str | Sequence[str],
-    classes: str | Sequence[str],
+    data: DataSources,
+    classes: str | Iterable[str],
     *,
-    templates: Sequence[str] = (),
+    templates: str | Iterable[str] = (),
     map: Mapping[str, str] | None = None,
     device: str | None = None,
 ) -> Classification:
@@ -76,10 +78,12 @@ def classify(
     >>> len(result.probabilities), result.skipped
     (3, {})
     """
+    own = data_of_call(data, map)
     classes = _named(classes) if isinstance(classes, str) else tuple(classes)
+    prompts = (templates,) if isinstance(templates, str) else tuple(templates)
     model, trained = load(run, device=device), import_module("vlmdsl.runtime.trained")
-    probabilities_of = model.classifier(classes, *([tuple(templates)] if templates else []))
-    pictures = trained.EncodedData(model, [data] if isinstance(data, str) else data, map)
+    probabilities_of = model.classifier(classes, *([prompts] if prompts else []))
+    pictures = trained.EncodedData(model, own.train, own.map)
     probabilities: dict[str, tuple[float, ...]] = {}
     for places, features in pictures:
         rows = probabilities_of(features).tolist()

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
@@ -22,7 +22,7 @@ from vlmdsl.api.runs import check_run_apart, check_steps, load_settings, parts_o
 from vlmdsl.api.train import Trainer
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.comparison import OneProcessOnly
-from vlmdsl.schema import PARTS, Parts, RunConfig, config_of
+from vlmdsl.schema import PARTS, DataSources, Parts, RunConfig, config_of
 from vlmdsl.source import Span
 
 __all__ = ["Comparison", "Contender", "compare"]
@@ -33,14 +33,14 @@ _WITHOUT_EFFECT = ("workers", "checkpoint_every", "keep", "log_every", "term_gra
 
 
 def compare(
-    recipes: Sequence[str | Path | Contender],
+    recipes: str | Path | Contender | Iterable[str | Path | Contender],
     *,
     seeds: int = 3,
-    data: Sequence[str] = (),
-    val: Sequence[str] = (),
+    data: DataSources = (),
+    val: DataSources = (),
     map: Mapping[str, str] | None = None,
     config: str | Path | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Iterable[str] = (),
     settings: Mapping[str, object] | None = None,
     steps: int | None = None,
     device: str | None = None,
@@ -73,6 +73,7 @@ def compare(
     (('clip', 'align'), 2, None)
     """
     _check_alone()
+    recipes = [recipes] if isinstance(recipes, str | Path | Contender) else list(recipes)
     if not 1 <= seeds <= _MOST_SEEDS or not recipes:
         raise ValueError(f"a comparison needs a recipe, and from 1 to {_MOST_SEEDS} seeds")
     flags = settings_of_call(data, val, map, settings, steps, device, out)

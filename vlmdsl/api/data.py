@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +16,7 @@ from vlmdsl.source import Span
 if TYPE_CHECKING:
     from vlmdsl.runtime.data import FieldMapping, Source
     from vlmdsl.runtime.data.inspection import Findings, Repeated
+    from vlmdsl.schema import DataConfig, DataSources
 
 __all__ = ["DataCheck", "DataConversion", "DataPreview", "check_data", "convert_data", "preview_data"]
 
@@ -73,12 +74,12 @@ class DataConversion:
 
 
 def check_data(
-    data: str | Sequence[str],
+    data: DataSources,
     *,
     map: Mapping[str, str] | None = None,
     samples: int | None = None,
     tokens: int = 32,
-    overrides: Sequence[str] = (),
+    overrides: Iterable[str] = (),
 ) -> DataCheck:
     """Read data as a run would: count samples, those that are damaged and why, sizes, texts that are cut at so many `tokens`
     (of a tokenizer trained on them, as for a run), repeated images and texts, and scripts.
@@ -95,7 +96,7 @@ def check_data(
     >>> print(check_data("shapes:samples=20").lines[0])
     samples  20 in shapes:samples=20
     """
-    source, mapping, limits = _opened(data, map, overrides)
+    source, mapping, limits = _opened(_settings(data, map, overrides))
     inspection = import_module("vlmdsl.runtime.data.inspection")
     form = _text_format(source, mapping, tokens)
     findings: Findings = inspection.inspect(source, mapping, limits, form=form, most=samples)
@@ -109,21 +110,22 @@ def check_data(
 
 
 def preview_data(
-    data: str | Sequence[str],
+    data: DataSources,
     out: str | Path | None = None,
     *,
     map: Mapping[str, str] | None = None,
     samples: int = 24,
-    overrides: Sequence[str] = (),
+    overrides: Iterable[str] = (),
 ) -> DataPreview:
     """Samples spread evenly over data, as lines, and with `out` as a picture: a grid of images with their texts.
 
     >>> print(preview_data("shapes:samples=20", samples=2).rows[0].split("  ")[0])
     train-0-0
     """
+    own = _settings(data, map, overrides)
     if out is not None:
-        import_module("vlmdsl.runtime.data.read_places").check_apart(out, data, "`--out`")
-    source, mapping, limits = _opened(data, map, overrides)
+        import_module("vlmdsl.runtime.data.read_places").check_apart(out, own.train, "`--out`")
+    source, mapping, limits = _opened(own)
     positions = import_module("vlmdsl.runtime.data.source").probed_positions(len(source), samples)
     drawn, rows = [], []
     for index in positions:
@@ -138,13 +140,13 @@ def preview_data(
 
 
 def convert_data(
-    data: str | Sequence[str],
+    data: DataSources,
     out: str | Path,
     *,
     map: Mapping[str, str] | None = None,
     per_shard: int = 1000,
     shuffle: int | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Iterable[str] = (),
 ) -> DataConversion:
     """Write data as webdataset shards: `OUT/shard-000000.tar` and so on, images as they are encoded.
 
@@ -163,8 +165,9 @@ def convert_data(
     >>> convert_data("shapes:samples=20", tempfile.mkdtemp(), per_shard=8).shards
     3
     """
-    import_module("vlmdsl.runtime.data.read_places").check_apart(out, data, "`--out`", files=("shard-000000.tar",))
-    source, mapping, limits = _opened(data, map, overrides)
+    own = _settings(data, map, overrides)
+    import_module("vlmdsl.runtime.data.read_places").check_apart(out, own.train, "`--out`", files=("shard-000000.tar",))
+    source, mapping, limits = _opened(own)
     order = None
     if shuffle is not None:
         order = import_module("vlmdsl.runtime.draws").generator(shuffle, "convert").permutation(len(source))
@@ -181,17 +184,18 @@ def source_remarks(source: Source) -> list[str]:
     return remarks
 
 
-def _opened(
-    data: str | Sequence[str], map: Mapping[str, str] | None, overrides: Sequence[str]
-) -> tuple[Source, FieldMapping, Any]:
+def _settings(data: DataSources, map: Mapping[str, str] | None, overrides: Iterable[str]) -> DataConfig:
+    own: DataConfig = import_module("vlmdsl.api.runs").data_of_call(data, map, overrides)
+    return own
+
+
+def _opened(own: DataConfig) -> tuple[Source, FieldMapping, Any]:
     """The data, the columns of its images and texts, and the limits."""
     runtime = import_module("vlmdsl.runtime.data")
-    named = {"data.train": (data,) if isinstance(data, str) else tuple(data), "data.map": dict(map or {})}
-    config = import_module("vlmdsl.api.runs").load_settings(None, overrides, {k: own for k, own in named.items() if own})
-    limits = runtime.Limits.of(config.data)
-    source = runtime.open_source(data, limits=limits)
-    needs = [runtime.Requirement(name, kind, optional=name not in (map or {})) for name, kind in _FIELDS.items()]
-    mapping: FieldMapping = runtime.map_fields(source, needs, map or {}, limits=limits)
+    limits = runtime.Limits.of(own)
+    source = runtime.open_source(own.train, limits=limits)
+    needs = [runtime.Requirement(name, kind, optional=name not in own.map) for name, kind in _FIELDS.items()]
+    mapping: FieldMapping = runtime.map_fields(source, needs, own.map, limits=limits)
     if not any(name in mapping for name in _FIELDS):
         notes = (f"its columns: {', '.join(source.columns[:20]) or 'none'}", *source_remarks(source)[:3])
         raise DiagnosticError((NoColumnToRead.at(Span("<command line>", 0, 0), name=source.name, notes=notes),))

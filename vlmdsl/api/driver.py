@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
 from vlmdsl.api.sources import SOURCES, RecipeSource, read
 from vlmdsl.diagnostics import DiagnosticError, render_text, suggestion
+from vlmdsl.diagnostics.catalog.configuration import BadSetting
 from vlmdsl.diagnostics.catalog.stages import ChooseFlow
 from vlmdsl.frontend import FrontEnd, load
 from vlmdsl.ir import Flow, Program, Stage, flow_title
 from vlmdsl.passes import optimise
 from vlmdsl.source import SourceMap, SourceText, Span
 
-__all__ = ["Built", "build", "build_flows"]
+__all__ = ["Built", "build", "build_flows", "checked_knobs"]
 
 _T = TypeVar("_T")
 
@@ -82,15 +84,29 @@ def _front_end(
     knobs: Mapping[str, object] | None,
     kept: Mapping[tuple[str, str], SourceText] | None,
 ) -> tuple[RecipeSource, FrontEnd]:
+    chosen = checked_knobs(knobs)
     source = read(recipe, expression=expression)
     front_end = load(
-        SourceText(source.name, source.text), knobs=knobs, folder=None if kept is not None else source.folder, kept=kept
+        SourceText(source.name, source.text), knobs=chosen, folder=None if kept is not None else source.folder, kept=kept
     )
     SOURCES.texts.update(front_end.sources.texts)
     if not front_end.stages:
         diagnostics = tuple(front_end.diagnostics)
         raise DiagnosticError(diagnostics, render_text(diagnostics, front_end.sources))
     return source, front_end
+
+
+def checked_knobs(knobs: Mapping[str, object] | None) -> Mapping[str, object]:
+    """The hyper-parameters of a call, numbers of numpy as Python's; V0812 unless they are a mapping."""
+    if not knobs:
+        return {}
+    if isinstance(knobs, Mapping):
+        as_setting = import_module("vlmdsl.schema.python_values").as_setting  # only where there are some: it loads pydantic
+        plain = {str(name): (value, as_setting(value)) for name, value in knobs.items()}
+        return {name: own if isinstance(own, int | float | str) else value for name, (value, own) in plain.items()}
+    help, place = 'write `knobs={"temperature": 0.1}`', Span("<command line>", 0, 0)
+    problem = "must be a mapping of values by the name of a hyper-parameter"
+    raise DiagnosticError((BadSetting.at(place, name="knobs", problem=problem, help=(help,)),))
 
 
 def _planned(source: RecipeSource, front_end: FrontEnd, stage: Stage, flow: Flow, passes: str) -> Built:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 from vlmdsl.api.load import load
-from vlmdsl.api.runs import folder_and_checkpoint
+from vlmdsl.api.runs import data_of_call, folder_and_checkpoint
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.trained import FormatUnknown
 from vlmdsl.diagnostics.cells import displayed
+from vlmdsl.schema import DataSources
 from vlmdsl.source import Span
 
 __all__ = ["EncodeResult", "encode"]
@@ -41,7 +42,7 @@ class EncodeResult:
 
 def encode(
     run: str | Path,
-    data: str | Sequence[str],
+    data: DataSources,
     out: str | Path,
     *,
     what: Literal["image", "text"] = "image",
@@ -78,10 +79,11 @@ def encode(
     if file.suffix not in _SUFFIXES:
         raise DiagnosticError((FormatUnknown.at(Span("<command line>", 0, 0), file=file),))
     import_module("vlmdsl.runtime.files").check_place(file)
+    own = data_of_call(data, map)
     places = import_module("vlmdsl.runtime.data.read_places")
-    places.check_apart(file, data, "`--out`")
+    places.check_apart(file, own.train, "`--out`")
     places.check_apart_from(file, folder_and_checkpoint(run)[0].path, "`--out`")
     model, trained = load(run, device=device, batch=batch), import_module("vlmdsl.runtime.trained")
-    specs, kind = [data] if isinstance(data, str) else data, "Image" if what == "image" else "Text"
-    samples, skipped = trained.write_embeddings(model, specs, map or {}, file, kind)
+    kind = "Image" if what == "image" else "Text"
+    samples, skipped = trained.write_embeddings(model, own.train, own.map, file, kind)
     return EncodeResult(file, samples, skipped)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from vlmdsl.api.driver import build_flows
 from vlmdsl.api.runs import course, load_settings, parts_of
+from vlmdsl.schema import DataSources, listed
 
 __all__ = ["EvaluationResult", "evaluate"]
 
@@ -33,9 +34,9 @@ class EvaluationResult:
 def evaluate(
     run: str | Path,
     *,
-    data: Sequence[str] = (),
+    data: DataSources = (),
     map: Mapping[str, str] | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Iterable[str] = (),
     out: str | Path | None = None,
 ) -> EvaluationResult:
     """Measure the model of a run's newest checkpoint, next to chance and the untrained model.
@@ -60,20 +61,21 @@ def evaluate(
     >>> again.evaluation == result.evaluation
     True
     """
+    specs, overrides = listed(data), [str(override) for override in listed(overrides)]
     files = import_module("vlmdsl.runtime.files")
     folder = import_module("vlmdsl.runtime.training.run_folder").RunFolder.existing(str(run))
     if out is not None:
         files.check_place(Path(out))
         places = import_module("vlmdsl.runtime.data.read_places")
-        places.check_apart(out, data, "`--out`")
+        places.check_apart(out, [one for one in specs if isinstance(one, str)], "`--out`")
         places.check_apart_from(out, folder.path, "`--out`")
     built = build_flows(folder.recipe, knobs=folder.read_facts().recipe.given_knobs, kept=folder.kept_uses())
-    named = {"data.val": tuple(data), "data.map": dict(map or {})}
-    load_settings(folder.config, overrides, {name: value for name, value in named.items() if value})  # V0848
+    named = {"data.val": specs, "data.map": map}
+    load_settings(folder.config, overrides, {name: value for name, value in named.items() if value})  # V0812, V0848
     config = load_settings(folder.config, overrides, {}, parts_of(built))
     measuring = import_module("vlmdsl.runtime.training.measuring")
     stages = course(built, config, compiled=False)
-    results, table = measuring.evaluate_run(stages, config, folder, tuple(data), map)
+    results, table = measuring.evaluate_run(stages, config, folder, specs, map)
     if out is not None:
         files.write_json(Path(out), results)
     return EvaluationResult(results, table)

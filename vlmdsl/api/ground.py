@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -43,7 +43,7 @@ class GroundedImage:
 def ground(
     run: str | Path,
     image: str | Path,
-    phrases: Sequence[str],
+    phrases: str | Iterable[str],
     *,
     boxes: Sequence[Box] | None = None,
     best: int = 10,
@@ -79,7 +79,7 @@ def ground(
         for read in (image, folder_and_checkpoint(run)[0].path):
             places.check_apart_from(picture, read, "`--picture`")
     model, draw_boxes = load(run, device=device), import_module("vlmdsl.runtime.tracking.boxes").draw_boxes
-    grounded = model.ground(image, list(phrases), boxes=boxes, most=best)
+    grounded = model.ground(image, phrases if isinstance(phrases, str) else list(phrases), boxes=boxes, most=best)
     named = tuple((box.box, box.phrase, box.score) for box in grounded)
     if picture is not None:
         levels = import_module("vlmdsl.runtime.trained.pictures").levels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +12,7 @@ from vlmdsl.api.driver import build_flows
 from vlmdsl.api.runs import check_steps, course, load_settings, parts_of, settings_of_call
 from vlmdsl.api.tables import table_text
 from vlmdsl.diagnostics.cells import plain
-from vlmdsl.schema import RunConfig
+from vlmdsl.schema import DataSources, RunConfig
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -85,11 +85,11 @@ def overfit(
     samples: int = 64,
     expression: bool = False,
     knobs: Mapping[str, object] | None = None,
-    data: Sequence[str] = (),
-    val: Sequence[str] = (),
+    data: DataSources = (),
+    val: DataSources = (),
     map: Mapping[str, str] | None = None,
     config: str | Path | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Iterable[str] = (),
     settings: Mapping[str, object] | None = None,
     steps: int | None = None,
     device: str | None = None,

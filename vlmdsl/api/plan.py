@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def plan_flows(
     passes: str = "all",
     knobs: Mapping[str, object] | None = None,
     config: str | Path | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Iterable[str] = (),
     batch: int | None = None,
     micro: int | None = None,
     lowering: str | Mapping[str, str] | None = None,
@@ -126,7 +126,7 @@ def plan_flows(
 
 
 def _by_settings(
-    flows: Sequence[Built], config: str | Path | None, overrides: Sequence[str], named: Mapping[str, object]
+    flows: Sequence[Built], config: str | Path | None, overrides: Iterable[str], named: Mapping[str, object]
 ) -> Callable[[Built], Mapping[str, Any]]:
     """What the settings of a run say about the step of a flow."""
     from vlmdsl.api.runs import load_settings, lowering_of, parts_of  # the plan without settings needs none of it

@@ -16,10 +16,10 @@ from vlmdsl.api.compile import compile_built
 from vlmdsl.api.driver import Built
 from vlmdsl.api.sources import SOURCES
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError, render_text
-from vlmdsl.diagnostics.catalog.configuration import EpochsUnknown, ResumeMismatch
+from vlmdsl.diagnostics.catalog.configuration import BadSetting, EpochsUnknown, ResumeMismatch
 from vlmdsl.ir import Stage
 from vlmdsl.planning.lowering import LoweringRequest
-from vlmdsl.schema import CallSettings, Flags, Parts, RunConfig, config_of, load_config
+from vlmdsl.schema import CallSettings, DataConfig, DataSources, Flags, Parts, RunConfig, config_of, listed, load_config
 from vlmdsl.source import Span
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from vlmdsl.runtime.training.starting import RecipeFiles
 
 __all__ = [
-    "among_several", "check_resumable", "check_run_apart", "check_steps", "course", "first_process", "folder_and_checkpoint",
-    "load_settings", "lowering_of", "parts_of", "recipe_files", "recipe_record", "settings_of_call",
+    "among_several", "check_resumable", "check_run_apart", "check_steps", "course", "data_of_call", "first_process",
+    "folder_and_checkpoint", "load_settings", "lowering_of", "parts_of", "recipe_files", "recipe_record", "settings_of_call",
 ]  # fmt: skip
 
 _MAIN = "recipe.vlo"
@@ -63,13 +63,17 @@ def among_several() -> bool:
 
 def load_settings(
     path: str | Path | None,
-    overrides: Sequence[str],
+    overrides: Iterable[str],
     flags: Flags,
     parts: Parts | None = None,
     fixed: Mapping[str, object] | None = None,
 ) -> RunConfig:
     """The configuration from all layers; DiagnosticError with all of their errors, also for settings of stages and flows
     that are not among `parts`, and for settings of the command line that are `fixed`."""
+    if isinstance(path, Mapping):
+        help = "the argument `settings=` takes a mapping of values by dotted name"
+        place = Span("<command line>", 0, 0)
+        raise _error([BadSetting.at(place, name="config", problem="must be the path of a YAML file", help=(help,))])
     config, diagnostics = load_config(None if path is None else str(path), overrides, flags, SOURCES, parts, fixed)
     if config is None:
         raise _error(diagnostics)
@@ -77,8 +81,8 @@ def load_settings(
 
 
 def settings_of_call(
-    data: Sequence[str],
-    val: Sequence[str],
+    data: DataSources,
+    val: DataSources,
     map: Mapping[str, str] | None,
     settings: Mapping[str, object] | None,
     steps: int | None = None,
@@ -86,11 +90,17 @@ def settings_of_call(
     out: str | Path | None = None,
 ) -> CallSettings:
     """The settings that a call passes."""
-    named: dict[str, object] = {"data.train": tuple(data), "data.val": tuple(val), "data.map": dict(map or {})}
+    named: dict[str, object] = {"data.train": listed(data), "data.val": listed(val), "data.map": map}
     chosen = {"train.steps": steps, "train.device": device, "out": None if out is None else str(out)}
     present = {name: value for name, value in named.items() if value}
     present |= {name: value for name, value in chosen.items() if value is not None}
-    return CallSettings(dict(settings or {}), present)
+    return CallSettings(settings or {}, present)
+
+
+def data_of_call(data: DataSources, map: Mapping[str, str] | None = None, overrides: Iterable[str] = ()) -> DataConfig:
+    """The settings of the data that a call reads: `train` and `map` are those of the call. Raises `DiagnosticError`."""
+    named: dict[str, object] = {"data.train": listed(data), "data.map": map}
+    return load_settings(None, overrides, {name: value for name, value in named.items() if value is not None}).data
 
 
 def check_steps(config: RunConfig, reason: str) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from vlmdsl.api.load import load
-from vlmdsl.api.runs import folder_and_checkpoint
+from vlmdsl.api.runs import data_of_call, folder_and_checkpoint
 from vlmdsl.diagnostics.cells import displayed
+from vlmdsl.schema import DataSources
 
 __all__ = ["SearchResult", "search"]
 
@@ -40,7 +41,7 @@ class SearchResult:
 
 def search(
     run: str | Path,
-    data: str | Sequence[str],
+    data: DataSources,
     query: str,
     *,
     best: int = 12,
@@ -70,13 +71,14 @@ def search(
     >>> len(search(run.folder, "shapes:samples=20", "a red circle", best=5).best)
     5
     """
+    own = data_of_call(data, map)
     if grid is not None:
         places = import_module("vlmdsl.runtime.data.read_places")
-        places.check_apart(grid, data, "`--grid`")
+        places.check_apart(grid, own.train, "`--grid`")
         places.check_apart_from(grid, folder_and_checkpoint(run)[0].path, "`--grid`")
     model, trained = load(run, device=device), import_module("vlmdsl.runtime.trained")
     text = model.text_features(query)
-    pictures = trained.EncodedData(model, [data] if isinstance(data, str) else data, map)
+    pictures = trained.EncodedData(model, own.train, own.map)
     ranked: list[tuple[float, int]] = []
     count = 0
     for places, features in pictures:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from vlmdsl.api.driver import Built, build_flows
+from vlmdsl.api.driver import Built, build_flows, checked_knobs
 from vlmdsl.api.runs import (
     among_several,
     check_resumable,
@@ -22,7 +22,7 @@ from vlmdsl.api.runs import (
     recipe_files,
 )
 from vlmdsl.diagnostics import Diagnostic, DiagnosticError, plain
-from vlmdsl.schema import CallSettings, RunConfig
+from vlmdsl.schema import CallSettings, DataSources, RunConfig, listed
 from vlmdsl.source import SourceText
 
 if TYPE_CHECKING:
@@ -57,18 +57,19 @@ class RunOptions(TypedDict, total=False):
     """Whether the recipe is source text."""
     knobs: Mapping[str, object] | None
     """Hyper-parameters of the recipe by name."""
-    data: Sequence[str]
-    """Training sources (`shapes`, tar shards, image folders, tables; globs too)."""
-    val: Sequence[str]
+    data: DataSources
+    """Training sources (`shapes`, tar shards, image folders, tables; globs too), or one."""
+    val: DataSources
     """Held-out sources in the same formats."""
     map: Mapping[str, str] | None
     """Field of the recipe -> column of the data."""
     config: str | Path | None
     """A YAML file of settings."""
-    overrides: Sequence[str]
+    overrides: Iterable[str]
     """`section.setting=value` texts, after the file."""
     settings: Mapping[str, object] | None
-    """Values by dotted name (`{"train.batch": 64}`), after the overrides."""
+    """Values by dotted name (`{"train.batch": 64}`), after the overrides. A list, a tuple, an iterator and an array are a
+    list, a `Path` is its text, a number of numpy or torch that number; in mappings too."""
     lowering: str | Mapping[str, str]
     """How similarities of all pairs are computed; see `vlmdsl.compile`."""
     steps: int | None
@@ -103,7 +104,7 @@ class Trainer:
         resume = options.get("resume")
         self._resume = None if resume is None else _folders().RunFolder.existing(str(resume))
         self._built: tuple[Built, ...]
-        self._knobs = dict(options.get("knobs") or {})
+        self._knobs = dict(checked_knobs(options.get("knobs")))
         self.config: RunConfig
         """The resolved configuration."""
         if self._resume is None:
@@ -198,16 +199,16 @@ def _flags(options: RunOptions) -> CallSettings:
     out = options.get("out")
     named: dict[str, object] = {
         "schedule.lowering": _lowering(options.get("lowering")),
-        "data.train": tuple(options.get("data", ())) or None,
-        "data.val": tuple(options.get("val", ())) or None,
-        "data.map": dict(options.get("map") or {}) or None,
+        "data.train": listed(options.get("data")) or None,
+        "data.val": listed(options.get("val")) or None,
+        "data.map": options.get("map") or None,
         "train.steps": options.get("steps"),
         "train.seed": options.get("seed"),
         "train.device": options.get("device"),
         "out": None if out is None else str(out),
     }
     present = {name: value for name, value in named.items() if value is not None}
-    return CallSettings(dict(options.get("settings") or {}), present)
+    return CallSettings(options.get("settings") or {}, present)
 
 
 def _lowering(choice: str | Mapping[str, str] | None) -> str | dict[str, str] | None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmdsl.api.driver import build_flows
+from vlmdsl.api.driver import build_flows, checked_knobs
 from vlmdsl.api.runs import course, load_settings, parts_of, settings_of_call
 from vlmdsl.api.tables import table_text
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.cells import displayed
-from vlmdsl.schema import RunConfig
+from vlmdsl.schema import DataSources, RunConfig
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -119,11 +119,11 @@ def verify(
     micro: int = 2,
     expression: bool = False,
     knobs: Mapping[str, object] | None = None,
-    data: Sequence[str] = (),
-    val: Sequence[str] = (),
+    data: DataSources = (),
+    val: DataSources = (),
     map: Mapping[str, str] | None = None,
     config: str | Path | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Iterable[str] = (),
     settings: Mapping[str, object] | None = None,
 ) -> Verification:
     """Train a recipe for its first steps on one process, on `world` processes (gloo, on the CPU) and in `micro`
@@ -151,7 +151,7 @@ def verify(
     resolved = load_settings(config, overrides, flags, parts_of(built), _FIXED)
     if "batch" not in resolved.train.model_fields_set:
         resolved = _with_train(resolved, batch=unit * -(-_BATCH // unit))
-    job = str(recipe), expression, dict(knobs or {})
+    job = str(recipe), expression, dict(checked_knobs(knobs))
     alone = _share(*job, resolved, None)
     ways: dict[str, tuple[int, int | None]] = {f"{world} processes": (world, None)} if world > 1 else {}
     ways |= {f"{micro} micro-batches": (1, -(-resolved.train.batch // micro))} if micro > 1 else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -60,7 +60,7 @@ def planned_weights(
     expression: bool = False,
     knobs: Mapping[str, object] | None = None,
     config: str | Path | None = None,
-    settings: Sequence[str] = (),
+    settings: Iterable[str] = (),
     world: int = 1,
 ) -> PlannedWeights:
     """Build the model of each stage of a run, untrained, and count its weights.

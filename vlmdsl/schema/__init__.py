@@ -3,6 +3,7 @@
 from vlmdsl.schema.load import CONFIG_SEAL, CallSettings, Flags, dump_config, load_config, schema_of_config, setting_names
 from vlmdsl.schema.model import LoraConfig, ModelConfig
 from vlmdsl.schema.parts import PARTS, Parts, config_of, shares_of
+from vlmdsl.schema.python_values import DataSources, listed
 from vlmdsl.schema.run import (
     DataConfig,
     EvaluationConfig,
@@ -17,6 +18,7 @@ __all__ = [
     "PARTS",
     "CallSettings",
     "DataConfig",
+    "DataSources",
     "EvaluationConfig",
     "Flags",
     "LoraConfig",
@@ -28,6 +30,7 @@ __all__ = [
     "TrainConfig",
     "config_of",
     "dump_config",
+    "listed",
     "load_config",
     "schema_of_config",
     "setting_names",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -21,8 +21,9 @@ from vlmdsl.diagnostics.catalog.configuration import (
 from vlmdsl.diagnostics.catalog.evaluation import ClassNamesUnusable
 from vlmdsl.schema.class_names import CLASSES_UNUSABLE, HOW_TO_NAME
 from vlmdsl.schema.moved import MOVED, moved_name, moved_section
-from vlmdsl.schema.origins import Layer, Origins
+from vlmdsl.schema.origins import Layer, Origins, plain_value
 from vlmdsl.schema.parts import Parts, unknown_parts
+from vlmdsl.schema.python_values import as_setting, listed
 from vlmdsl.schema.run import FlowConfig, RunConfig, StageConfig
 from vlmdsl.schema.yaml_tree import Path, YamlTree, read_yaml
 from vlmdsl.source import SourceMap, SourceText, Span, with_newlines
@@ -32,7 +33,10 @@ __all__ = ["CONFIG_SEAL", "CallSettings", "Flags", "dump_config", "load_config",
 
 
 class CallSettings(NamedTuple):
-    """The settings of a call in Python, by dotted name: those of its mapping `settings`, which its arguments replace."""
+    """The settings of a call in Python, by dotted name: those of its mapping `settings`, which its arguments replace.
+
+    Values are as in YAML, where those of Python mean the same: `as_setting` says which.
+    """
 
     settings: Mapping[str, object]
     arguments: Mapping[str, object]
@@ -45,7 +49,7 @@ CONFIG_SEAL = "# SHA-256 of the lines above: "
 
 def load_config(
     path: str | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Iterable[str] = (),
     flags: Flags | None = None,
     sources: SourceMap | None = None,
     parts: Parts | None = None,
@@ -53,7 +57,7 @@ def load_config(
 ) -> tuple[RunConfig | None, list[Diagnostic]]:
     """Load the configuration; None and diagnostics if it has errors.
 
-    `path` is a YAML file, `overrides` are texts `section.setting=value`, `flags` are values by dotted name. Both
+    `path` is a YAML file, `overrides` are texts `section.setting=value`, `flags` are values of Python by dotted name. Both
     come from one command line, on which a setting has one value (V0848). Texts that diagnostics point into are
     added to `sources`. With `parts`, settings of other stages and flows are errors. `fixed` are values that nothing changes:
     other ones on the command line are errors (V0869), those of a file and of its stages are replaced.
@@ -77,7 +81,7 @@ def load_config(
     try:
         config = RunConfig.model_validate(layers.values)
     except ValidationError as error:
-        diagnostics.extend(_diagnostic(details, layers) for details in error.errors(include_url=False))
+        diagnostics.extend(_diagnostic(details, layers) for details in _own_faults(error.errors(include_url=False)))
     else:
         unknown = unknown_parts(config, parts) if parts is not None else {}
         for location, help in unknown.items():
@@ -154,7 +158,8 @@ class _Layers:
             tree.value = {name: value for name, value in tree.value.items() if name not in flat and name != MOVED}
         self._merge(tree, (), "run" if CONFIG_SEAL in text else "file")
 
-    def add_overrides(self, overrides: Sequence[str]) -> None:
+    def add_overrides(self, given: Iterable[str]) -> None:
+        overrides = [str(override) for override in listed(given)]
         source = self.sources.add(SourceText("--set", "\n".join(overrides)))
         start = 0
         for override in overrides:
@@ -173,16 +178,29 @@ class _Layers:
             start += len(override) + 1
 
     def add_flags(self, flags: Mapping[str, object], layer: Layer) -> None:
+        if not isinstance(flags, Mapping):
+            place, help = self.sources.add(SourceText("<flags>", _shown(flags))), 'write `settings={"train.batch": 64}`'
+            span = Span(place.name, 0, len(place.text))
+            problem = "must be a mapping of values by dotted name"
+            self.diagnostics.append(BadSetting.at(span, name="settings", problem=problem, help=(help,)))
+            return
         if not flags:
             return
-        texts = [f"{name}={value}" for name, value in flags.items()]
+        given = {str(name): as_setting(value) for name, value in flags.items()}
+        texts = [f"{name}={plain_value(value)}" for name, value in given.items()]
         source = self.sources.add(SourceText("<flags>", "\n".join(texts)))
         start = 0
-        for (name, value), text in zip(flags.items(), texts, strict=True):
+        for (name, value), text in zip(given.items(), texts, strict=True):
             span = Span(source.name, start, start + len(text))
             keys = tuple(name.split("."))
-            self._note_prefixes(keys, span)
-            self._merge(YamlTree(value, {(): (span, span)}), keys, layer, span)
+            if not all(keys) or len(keys) > _DEEPEST_NAME:
+                help = "a setting is written with its section, `train.batch`"
+                self.diagnostics.append(UnknownSetting.at(span, name=name, help=(help,)))
+            elif keys[0] == MOVED:
+                self.diagnostics.append(moved_name(keys, Span(source.name, start, start + len(name))))
+            else:
+                self._note_prefixes(keys, span)
+                self._merge(YamlTree(value, {(): (span, span)}), keys, layer, span)
             start += len(text) + 1
 
     def fix(self, fixed: Mapping[str, object]) -> None:
@@ -250,11 +268,28 @@ def _diagnostic(details: ErrorDetails, layers: _Layers) -> Diagnostic:
     return BadSetting.at(value, f"got {_shown(details['input'])}", name=name, problem=_problem(details), notes=notes)
 
 
+def _own_faults(errors: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """Without the lists that are too short only because items of them, which have faults of their own, do not count."""
+    for details in errors:
+        inside = (other["loc"] for other in errors if len(other["loc"]) > len(details["loc"]))
+        if details["type"] != "too_short" or all(other[: len(details["loc"])] != details["loc"] for other in inside):
+            yield details
+
+
+_PROBLEMS = {
+    "model_type": "must be a mapping of settings",
+    "dict_type": "must be a mapping",
+    "tuple_type": "must be a list",
+    "missing": "is missing",
+    "too_short": "must have at least {min_length}, and has {actual_length}",
+    "too_long": "must have at most {max_length}, and has {actual_length}",
+}
+"""What pydantic calls a fault -> what is wrong in words of YAML."""
+
+
 def _problem(details: ErrorDetails) -> str:
-    if details["type"] == "model_type":
-        return "must be a mapping of settings"
-    if details["type"] == "tuple_type":
-        return "must be a list"
+    if details["type"] in _PROBLEMS:
+        return _PROBLEMS[details["type"]].format(**details.get("ctx", {}))
     message = details["msg"].removeprefix("Value error, ")
     return message.replace("Input should", "must", 1)
 
@@ -302,5 +337,11 @@ def _dotted(location: Path) -> str:
 
 
 def _shown(value: object) -> str:
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    text = _spelt(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _spelt(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_spelt, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)

@@ -14,7 +14,7 @@ from vlmdsl.diagnostics import Diagnostic, Label
 from vlmdsl.diagnostics.catalog.settings import LengthTwice, SettingFixed, SettingTwice, StageHasItsOwn
 from vlmdsl.source import Span
 
-__all__ = ["Origins", "Layer", "options_in_words"]
+__all__ = ["Layer", "Origins", "options_in_words", "plain_value"]
 
 Layer: TypeAlias = Literal["run", "file", "settings", "command"]
 """Where a setting comes from: a file that a run wrote, one that a user wrote, the mapping `settings` of a call in Python, or
@@ -125,8 +125,8 @@ class Origins:
                 continue
             setting = ".".join(leaf.path)
             help = (
-                f"give it for the stage, too: `--set stages.{name}.{setting}={_plain(leaf.value)}` to change it, or "
-                f"`--set stages.{name}.{setting}={_plain(own[name].value)}` to keep its own"
+                f"give it for the stage, too: `--set stages.{name}.{setting}={plain_value(leaf.value)}` to change it, or "
+                f"`--set stages.{name}.{setting}={plain_value(own[name].value)}` to keep its own"
                 if in_file
                 else "leave it out, since every stage has its own"
             )
@@ -179,12 +179,13 @@ def _listed(value: object) -> object:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _plain(value: object) -> str:
+def plain_value(value: object) -> str:
+    """A value of a setting as `--set` takes it, but for quotes."""
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_plain, value))}]"
+        return f"[{', '.join(map(plain_value, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _shown(value: object) -> str:
-    text = _plain(value)
+    text = plain_value(value)
     return text if len(text) <= 60 else text[:57] + "..."

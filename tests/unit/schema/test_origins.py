@@ -46,7 +46,7 @@ def outcome(folder: Path, file: str = "", **layers: object) -> tuple[RunConfig |
         ),
         (
             {"overrides": ["data.train=a.tar"], "flags": {"data.train": ("b", "c")}},
-            "V0848 [data.train=('b', 'c')] `data.train` is given twice: a.tar and [b, c] | leave one of them out",
+            "V0848 [data.train=[b, c]] `data.train` is given twice: a.tar and [b, c] | leave one of them out",
         ),
         (
             {"overrides": ["out=x"], "flags": {"out": "y"}},
