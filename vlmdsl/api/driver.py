@@ -17,7 +17,7 @@ from vlmdsl.ir import Flow, Program, Stage, flow_title
 from vlmdsl.passes import optimise
 from vlmdsl.source import SourceMap, SourceText, Span
 
-__all__ = ["Built", "build", "build_flows", "checked_knobs"]
+__all__ = ["Built", "build", "build_flows", "given_hyper_parameters"]
 
 _T = TypeVar("_T")
 
@@ -84,7 +84,7 @@ def _front_end(
     knobs: Mapping[str, object] | None,
     kept: Mapping[tuple[str, str], SourceText] | None,
 ) -> tuple[RecipeSource, FrontEnd]:
-    chosen = checked_knobs(knobs)
+    chosen = given_hyper_parameters(knobs)
     source = read(recipe, expression=expression)
     front_end = load(
         SourceText(source.name, source.text), knobs=chosen, folder=None if kept is not None else source.folder, kept=kept
@@ -96,7 +96,7 @@ def _front_end(
     return source, front_end
 
 
-def checked_knobs(knobs: Mapping[str, object] | None) -> Mapping[str, object]:
+def given_hyper_parameters(knobs: Mapping[str, object] | None) -> Mapping[str, object]:
     """The hyper-parameters of a call, numbers of numpy as Python's; V0812 unless they are a mapping."""
     if not knobs:
         return {}

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from vlmdsl.api.driver import Built, build_flows, checked_knobs
+from vlmdsl.api.driver import Built, build_flows, given_hyper_parameters
 from vlmdsl.api.runs import (
     among_several,
     check_resumable,
@@ -104,7 +104,7 @@ class Trainer:
         resume = options.get("resume")
         self._resume = None if resume is None else _folders().RunFolder.existing(str(resume))
         self._built: tuple[Built, ...]
-        self._knobs = dict(checked_knobs(options.get("knobs")))
+        self._knobs = dict(given_hyper_parameters(options.get("knobs")))
         self.config: RunConfig
         """The resolved configuration."""
         if self._resume is None:

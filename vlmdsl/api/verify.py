@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmdsl.api.driver import build_flows, checked_knobs
+from vlmdsl.api.driver import build_flows, given_hyper_parameters
 from vlmdsl.api.runs import course, load_settings, parts_of, settings_of_call
 from vlmdsl.api.tables import table_text
 from vlmdsl.diagnostics import DiagnosticError
@@ -151,7 +151,7 @@ def verify(
     resolved = load_settings(config, overrides, flags, parts_of(built), _FIXED)
     if "batch" not in resolved.train.model_fields_set:
         resolved = _with_train(resolved, batch=unit * -(-_BATCH // unit))
-    job = str(recipe), expression, dict(checked_knobs(knobs))
+    job = str(recipe), expression, dict(given_hyper_parameters(knobs))
     alone = _share(*job, resolved, None)
     ways: dict[str, tuple[int, int | None]] = {f"{world} processes": (world, None)} if world > 1 else {}
     ways |= {f"{micro} micro-batches": (1, -(-resolved.train.batch // micro))} if micro > 1 else {}

@@ -158,8 +158,8 @@ class _Layers:
             tree.value = {name: value for name, value in tree.value.items() if name not in flat and name != MOVED}
         self._merge(tree, (), "run" if CONFIG_SEAL in text else "file")
 
-    def add_overrides(self, given: Iterable[str]) -> None:
-        overrides = [str(override) for override in listed(given)]
+    def add_overrides(self, texts: Iterable[str]) -> None:
+        overrides = [str(override) for override in listed(texts)]
         source = self.sources.add(SourceText("--set", "\n".join(overrides)))
         start = 0
         for override in overrides:
@@ -186,11 +186,11 @@ class _Layers:
             return
         if not flags:
             return
-        given = {str(name): as_setting(value) for name, value in flags.items()}
-        texts = [f"{name}={plain_value(value)}" for name, value in given.items()]
+        values = {str(name): as_setting(value) for name, value in flags.items()}
+        texts = [f"{name}={plain_value(value)}" for name, value in values.items()]
         source = self.sources.add(SourceText("<flags>", "\n".join(texts)))
         start = 0
-        for (name, value), text in zip(given.items(), texts, strict=True):
+        for (name, value), text in zip(values.items(), texts, strict=True):
             span = Span(source.name, start, start + len(text))
             keys = tuple(name.split("."))
             if not all(keys) or len(keys) > _DEEPEST_NAME:

@@ -75,12 +75,12 @@ MISTAKES: dict[str, tuple[Callable[..., object], Forms, str]] = {
         {"settings": ["a=1"]},
         "V0812 `settings` must be a mapping of values by dotted name",
     ),
-    "knobs are texts": (
+    "hyper-parameters are texts": (
         vlmdsl.Trainer,
         {"knobs": ["temperature=1"]},
         "V0812 `knobs` must be a mapping of values by the name of a hyper-parameter",
     ),
-    "a knob is a list": (
+    "a hyper-parameter is a list": (
         vlmdsl.Trainer,
         {"knobs": {"temperature": [1]}},
         "V0409 hyper-parameter `temperature`: expected a number, not [1]",
@@ -120,7 +120,7 @@ READING: dict[str, Callable[[Any, Any], object]] = {
 
 
 @pytest.mark.parametrize("command", READING)
-def test_data_that_is_none_is_said_before_a_model_is_loaded(command: str) -> None:
+def test_data_that_cannot_be_read_is_said_before_a_model_is_loaded(command: str) -> None:
     for data, map, said in (
         ([3], None, "`data.train[0]` must be a valid string"),
         ("shapes", "caption", "`data.map` must be a mapping"),

@@ -62,7 +62,7 @@ def test_a_call_does_not_change_what_it_is_given() -> None:
     assert settings == {"data.map": {"text": "caption"}, "data.val": ["a.tar"]}
 
 
-def test_the_same_in_another_form_is_no_other_value() -> None:
+def test_the_same_value_in_another_form_is_given_once() -> None:
     flags = {"data.train": [Path("a.tar")], "optimizer.betas": [0.9, np.float64(0.98)]}
     config, diagnostics = load_config(overrides=["data.train=a.tar", "optimizer.betas=[0.9, 0.98]"], flags=flags)
     assert (config is not None, diagnostics) == (True, [])
@@ -88,7 +88,7 @@ MISTAKES: dict[str, tuple[Any, tuple[str, str]]] = {
     "a matrix": ({"optimizer.betas": np.eye(2)[:, :1]}, ("V0812", "`optimizer.betas[0]` must be a valid number")),
     "a list of itself": ({"data.val": cyclic()}, ("V0812", "`data.val[0]` must be a valid string")),
     "texts": (["train.batch=8"], ("V0812", "`settings` must be a mapping of values by dotted name")),
-    "a name that is no text": ({8: 1}, ("V0811", "there is no setting `8`")),
+    "a number as a name": ({8: 1}, ("V0811", "there is no setting `8`")),
     "a name with a gap": ({"train..batch": 8}, ("V0811", "there is no setting `train..batch`")),
     "a long name": ({".".join("abcdefghijk"): 8}, ("V0811", "there is no setting `a.b.c.d.e.f.g.h.i.j.k`")),
     "a section that was moved": ({"lowering.budget": 8}, ("V0811", "there is no setting `lowering.budget`")),
@@ -105,7 +105,7 @@ def test_what_is_wrong_is_said(what: str) -> None:
     assert len(fault.primary.text) < 100
 
 
-def test_what_no_form_of_yaml_is_stays_as_it_is() -> None:
+def test_other_values_stay_as_they_are() -> None:
     own = object()
     assert as_setting(own) is own
     assert as_setting({1: [b"bytes", None, True]}) == {"1": (b"bytes", None, True)}
