@@ -79,10 +79,11 @@ SCALES_OF_WRITING = {
             **CAPTIONS,
             "aim": "short captions are alike for different scenes",
             "settings": {**CAPTIONS["settings"], "model.image_encoder": "vit:tiny"},
-            "steps": {"overfit": 200, "learns": 2300, "openmoji": 100},
+            "steps": {"overfit": 200, "learns": 2000, "openmoji": 100},
         },
         measures_drawings="captions",
         tried=13,
+        reported=300,
     ),
     "nlip": Scale(
         {"target": "none", "pixels_depth": 2, "pixels_width": 64, "pixels_heads": 2, "share": 0.25, "captions_weight": 2}
@@ -111,11 +112,12 @@ SCALES_OF_WRITING = {
             **CAPTIONS,
             "pair_columns": {"target": "caption"},
             "columns": {"target": "caption", "prompt": "template(source)"},
-            "steps": {"overfit": 60, "learns": 300},
+            "steps": {"overfit": 60, "learns": 150},
         },
-        stages={"language": 600, "all": 300},
-        before=(Before("cappa", 700),),
+        stages={"language": 600, "all": 150},
+        before=(Before("cappa", 750),),
         tried=4,
+        reported=300,
     ),
     "simvlm": Scale(
         {**SMALL_DECODER, "heads": 4},

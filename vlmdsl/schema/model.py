@@ -29,9 +29,9 @@ class ModelConfig(Section):
 
     image_encoder: str = Field(
         "vit:tiny",
-        description="image encoder: a built-in preset (`vit:tiny`, `vit:tiny_patch4`, `vit:tiny_convolution4`, `vit:small`, "
-        "`vit:base`; `groupvit:tiny`, `groupvit:small`; `segclip:` as `vit:`), or one of a library: `hf:`, `timm:` or "
-        "`open_clip:` and its NAME there, or a FOLDER",
+        description="image encoder: a built-in preset (`vit:tiny`, `vit:tiny_patch4`, `vit:tiny_patch8`, "
+        "`vit:tiny_convolution4`, `vit:small`, `vit:base`; `groupvit:tiny`, `groupvit:small`; `segclip:` as `vit:`), or one "
+        "of a library: `hf:`, `timm:` or `open_clip:` and its NAME there, or a FOLDER",
     )
     text_encoder: str = Field(
         "transformer:tiny",

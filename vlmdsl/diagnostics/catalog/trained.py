@@ -88,9 +88,10 @@ class CannotExport(Problem):
         "so they are refused for recipes that compare tokens (`filip`) and for those that encode an image with the help of "
         "other samples (`ra_clip`). `--format torch-export` and `--format onnx` write one program for images and one for "
         "texts, each a tower with its heads. `--format hf` and `--format open_clip` write a model of that library, so both "
-        "towers must have an architecture that the library has, and no heads: `vit:tiny_patch4`, `vit:small` or `vit:base` "
-        "with a `transformer:` tower, and for transformers also its own models (`hf:...`) that have a pooled output. "
-        "`vit:tiny` and `vit:tiny_convolution4` embed patches by convolutions, which neither library has."
+        "towers must have an architecture that the library has, and no heads: `vit:tiny_patch4`, `vit:tiny_patch8`, "
+        "`vit:small` or `vit:base` with a `transformer:` tower, and for transformers also its own models (`hf:...`) that "
+        "have a pooled output. `vit:tiny` and `vit:tiny_convolution4` embed patches by convolutions, which neither library "
+        "has."
     )
     provoked_by = "`vlmdsl export RUN out --format torch-export` for a run of `filip`"
 

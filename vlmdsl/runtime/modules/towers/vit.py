@@ -50,6 +50,7 @@ class VisionConfig:
 PRESETS: dict[str, VisionConfig] = {
     "tiny": VisionConfig(image_size=32, patch_size=8, width=64, depth=2, heads=2, stem="convolution"),
     "tiny_patch4": VisionConfig(image_size=32, patch_size=4, width=64, depth=2, heads=2),
+    "tiny_patch8": VisionConfig(image_size=32, patch_size=8, width=64, depth=2, heads=2),
     "tiny_convolution4": VisionConfig(image_size=32, patch_size=4, width=64, depth=2, heads=2, stem="convolution"),
     "small": VisionConfig(image_size=224, patch_size=16, width=384, depth=12, heads=6),
     "base": VisionConfig(image_size=224, patch_size=16, width=768, depth=12, heads=12),

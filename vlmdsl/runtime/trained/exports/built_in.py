@@ -28,7 +28,7 @@ def vision_obstacle(side: ImageSide) -> str | None:
     if tower.config.stem != "patch":
         return (
             f"its tower `{side.name}` embeds patches by overlapping convolutions, for which the library has no module; "
-            "`vit:tiny_patch4`, `vit:small` and `vit:base` embed each by one linear map"
+            "`vit:tiny_patch4`, `vit:tiny_patch8`, `vit:small` and `vit:base` embed each by one linear map"
         )
     if tower.class_token is None:
         return f"its tower `{side.name}` averages its patches, where the library reads a class token"
