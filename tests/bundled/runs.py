@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -111,21 +112,30 @@ STAND_INS = {"Text": "template(phrases)", "Regions": "grid(image)", "Segments": 
 """What stands in for a field that the scenes have no column for, by its kind."""
 
 
+@cache
 def program_of(recipe: str) -> Program:
     return build(recipe, knobs=hyper_parameters_of(recipe)).planned
 
 
 def hyper_parameters_of(recipe: str) -> dict[str, object]:
     """The sizes of a recipe, small."""
-    names = {name for name, _ in build(recipe).written.knobs}
-    return {name: value for name, value in SMALL.items() if name in names}
+    return {name: value for name, value in SMALL.items() if name in _hyper_parameters(recipe)}
+
+
+@cache
+def _hyper_parameters(recipe: str) -> frozenset[str]:
+    return frozenset(name for name, _ in build(recipe).written.knobs)
 
 
 def columns_of(program: Program) -> dict[str, str]:
     """Field -> what stands in for it."""
-    columns = open_source(DATA).columns
-    lacking = [need for need in requirements(program) if need.field not in columns and not need.optional]
+    lacking = [need for need in requirements(program) if need.field not in _columns() and not need.optional]
     return {need.field: STAND_INS[need.kind] for need in lacking}
+
+
+@cache
+def _columns() -> frozenset[str]:
+    return frozenset(open_source(DATA).columns)
 
 
 def with_tiny_towers(patch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from bundled.devices import ANOTHER_DEVICE, DeviceError, another_device
 from bundled.objectives import OBJECTIVES
 from bundled.runs import DATA, SETTINGS, columns_of, hyper_parameters_of, program_of, with_tiny_towers
 from vlmdsl.api.classify import classify
-from vlmdsl.runtime.training import processes, stages
+from vlmdsl.runtime.training import processes
 
 RECIPES = {
     "groupvit": "groups",
@@ -37,7 +37,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*copying from a non-meta parame
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Runs are on a device that is not the CPU."""
     with_tiny_towers(monkeypatch)
-    monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)
     monkeypatch.setattr(processes, "_device", lambda name: ANOTHER_DEVICE)
     with another_device():
         yield

@@ -16,7 +16,6 @@ import vlmdsl
 from bundled.objectives import OBJECTIVES
 from bundled.runs import DATA, SETTINGS, columns_of, hyper_parameters_of, program_of, with_tiny_towers
 from vlmdsl.runtime.tracking.metrics import SPEED
-from vlmdsl.runtime.training import stages
 
 HALF, WHOLE = 2, 4
 
@@ -33,7 +32,6 @@ def records(run: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("recipe", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_a_resumed_run_is_the_same_bit_for_bit(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)
-    monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)  # as long as all the rest
     settings = SETTINGS | {"train.checkpoint_every": HALF}
     columns = columns_of(program_of(recipe))
     run, kept = tmp_path / "run", tmp_path / "kept"

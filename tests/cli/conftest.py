@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from undrawn import curves_are_not_drawn
 from vlmdsl_cli.main import main
 
-__all__ = ["Result", "Run"]
+__all__ = ["Result", "Run", "curves_are_not_drawn"]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import vlmdsl
 from bundled.objectives import OBJECTIVES
+from bundled.runs import hyper_parameters_of
 from vlmdsl.backends.torch.collectives import own_slice
 from vlmdsl.testing import example_features, example_modules
 from vlmdsl.testing.distributed import run_processes
@@ -50,7 +51,8 @@ def _one_recipe(name: str, processes: int) -> dict[str, Tensor]:
 
 
 def _compiled(name: str) -> vlmdsl.Objective:
-    return vlmdsl.compile(OBJECTIVES[name.split(",")[0]], compiled=False)
+    recipe = OBJECTIVES[name.split(",")[0]]
+    return vlmdsl.compile(recipe, compiled=False, **hyper_parameters_of(recipe))
 
 
 @pytest.mark.parametrize("processes", [2, 4])

@@ -15,7 +15,6 @@ import vlmdsl
 from bundled.runs import SETTINGS, with_tiny_towers
 from vlmdsl import DiagnosticError
 from vlmdsl.runtime.tracking.metrics import SPEED
-from vlmdsl.runtime.training import stages
 from vlmdsl.runtime.values import TextBatch
 
 DATA = ["shapes:samples=8,size=16"]
@@ -27,7 +26,6 @@ PARTS = "vlo 1\n\ndef twice(a, b) = 2 * contrast(a, b)\n"
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)
-    monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 import vlmdsl
+from bundled.runs import hyper_parameters_of
 from vlmdsl.api.export import export
 from vlmdsl.runtime.data import open_source
 from vlmdsl.runtime.trained.pictures import levels
@@ -22,7 +23,7 @@ TEXTS = ["a large red circle", "two", "a blue square to the left of a green cros
 
 def trained(place: Path, recipe: str) -> Path:
     options = {"data": ["shapes:samples=32"], "val": ["shapes:samples=16"], "steps": 2, "settings": SETTINGS, "out": place}
-    return vlmdsl.train(recipe, **options).folder  # type: ignore[arg-type]
+    return vlmdsl.train(recipe, knobs=hyper_parameters_of(recipe), **options).folder  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ from bundled.runs import SETTINGS, with_tiny_towers
 from cli.conftest import Result
 from vlmdsl import DiagnosticError
 from vlmdsl.runtime.files import seal
-from vlmdsl.runtime.training import stages
 from vlmdsl.runtime.training.lock import locked
 from vlmdsl_cli.main import main
 
@@ -29,7 +28,6 @@ SMALL = SETTINGS | {"train.batch": 4, "train.checkpoint_every": 1, "train.steps"
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)
-    monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)
 
 
 @pytest.fixture

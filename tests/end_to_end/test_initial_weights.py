@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import vlmdsl
+from bundled.runs import hyper_parameters_of
 from vlmdsl.runtime.values import TextFormat
 
 SETTINGS: dict[str, object] = {
@@ -26,7 +27,10 @@ SETTINGS: dict[str, object] = {
 def trained(place: Path, recipe: str, steps: int = 1, **settings: object) -> Path:
     every = {**SETTINGS, **{name.replace("__", "."): value for name, value in settings.items()}}
     data, val, expression = ["shapes:samples=32"], ["shapes:samples=16"], "(" in recipe
-    return vlmdsl.train(recipe, expression=expression, data=data, val=val, steps=steps, settings=every, out=place).folder
+    knobs = {} if expression else hyper_parameters_of(recipe)
+    return vlmdsl.train(
+        recipe, expression=expression, knobs=knobs, data=data, val=val, steps=steps, settings=every, out=place
+    ).folder
 
 
 def weights(run: Path) -> dict[str, Tensor]:

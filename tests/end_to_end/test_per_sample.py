@@ -11,14 +11,12 @@ from safetensors.torch import load_file
 
 import vlmdsl
 from bundled.runs import PER_SAMPLE, SETTINGS, with_tiny_towers
-from vlmdsl.runtime.training import stages
 
 SAMPLES, PER_EPOCH, WHOLE = 24, 3, 7
 
 
 def train(run: Path, patch: pytest.MonkeyPatch, half: int) -> None:
     with_tiny_towers(patch)
-    patch.setattr(stages, "draw_curves", lambda *arguments: None)  # as long as all the rest
     settings = SETTINGS | {"train.checkpoint_every": half, "train.keep": WHOLE}
     vlmdsl.train(PER_SAMPLE, data=[f"shapes:samples={SAMPLES},size=16"], settings=settings, steps=WHOLE, out=run)
 
@@ -76,7 +74,6 @@ def test_a_stage_keeps_the_numbers_of_its_own_samples_only(
     other: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_tiny_towers(monkeypatch)
-    monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)
     data = f"shapes:samples={SAMPLES},size=16"
     settings = SETTINGS | {"stages.second.train.steps": 1, "train.keep": WHOLE}
     settings |= {"stages.second.data.train": (f"{data},seed=7",)} if other else {}

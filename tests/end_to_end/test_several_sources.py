@@ -43,7 +43,6 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     with_tiny_towers(monkeypatch)
     monkeypatch.setattr(stages, "train_steps", recorded)
-    monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)
     return indices
 
 

@@ -35,7 +35,6 @@ CODE = os.pathsep.join([str(Path(vlmdsl.__file__).parents[1] / name) for name in
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)
-    monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)  # as long as all the rest
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,6 @@ def test_a_resumed_run_on_a_stream_is_the_same_bit_for_bit(
 ) -> None:
     with_tiny_towers(monkeypatch)
     monkeypatch.setattr(streams, "_HEAD", 1)  # fewer samples than a batch has
-    monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)  # as long as all the rest
     run, kept = tmp_path / "run", tmp_path / "kept"
     vlmdsl.train("clip", data=[str(shards)], settings=STREAM, steps=STEPS, out=run)
     shutil.copytree(run, kept)
@@ -100,7 +99,6 @@ def test_a_resumed_run_on_a_stream_is_the_same_bit_for_bit(
 def test_a_data_set_by_name_is_streamed_and_resumed_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets", reason="the extra `datasets`")
     with_tiny_towers(monkeypatch)
-    monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)
     source = open_source("shapes:samples=24,size=16")
     (tmp_path / "hub").mkdir()
     datasets.disable_progress_bars()
@@ -124,7 +122,6 @@ def test_a_data_set_by_name_is_streamed_and_resumed_bit_for_bit(tmp_path: Path, 
 
 def test_each_flow_reads_all_shards_and_resumes(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)
-    monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)
     read: list[tuple[str, tuple[str, ...]]] = []
 
     def recorded(model: Any, optimizer: Any, batches: Iterator[Batch], *rest: Any, **more: Any) -> None:
@@ -159,7 +156,6 @@ def test_two_processes_train_on_a_stream_as_one(shards: Path, tmp_path: Path, mo
     command = ["train", "clip", "--data", str(shards), "--steps", str(STEPS), *options, "--out", str(tmp_path / "two")]
     done = subprocess.run([*launch, *command], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    monkeypatch.setattr(stages, "draw_curves", lambda *arguments: None)  # as long as all the rest
     vlmdsl.train("clip", data=[str(shards)], settings=STREAM, steps=STEPS, out=tmp_path / "one")
     for one, both in zip(records(tmp_path / "one"), records(tmp_path / "two"), strict=True):
         assert both == pytest.approx(one, rel=1e-4)

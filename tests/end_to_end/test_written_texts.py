@@ -23,7 +23,6 @@ from vlmdsl.runtime.data import Materials, map_fields, open_source, requirements
 from vlmdsl.runtime.data.sample import Loaded, SampleReader
 from vlmdsl.runtime.data.views import view_of
 from vlmdsl.runtime.data.written import TextsWriter, WrittenTexts
-from vlmdsl.runtime.training import stages
 
 RECIPE = Path(__file__).parent / "recipes" / "written.vlo"
 SAMPLES, BEFORE, WHOLE = 21, 16, 20
@@ -42,7 +41,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("written") / "run"
     with pytest.MonkeyPatch.context() as patch:
         with_tiny_towers(patch)
-        patch.setattr(stages, "draw_curves", lambda *arguments: None)
         train(folder)
     return folder
 
@@ -81,7 +79,6 @@ def test_a_run_that_resumes_after_the_writing_is_the_same(run: Path, tmp_path: P
     (copy / "written" / "enriched-1.jsonl").write_text('"a text that nobody wrote"\n' * SAMPLES)
     with pytest.MonkeyPatch.context() as patch:
         with_tiny_towers(patch)
-        patch.setattr(stages, "draw_curves", lambda *arguments: None)
         vlmdsl.train(resume=copy)
     assert texts_of(copy) == texts_of(run)  # what was not as it was is written again
     for name in ("model.safetensors", "optimizer.safetensors"):

@@ -11,28 +11,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vlmdsl.testing.prepared import Worker, prepared
+
 __all__ = ["run_processes"]
 
 
 def run_processes(function: Callable[..., Any], processes: int, *arguments: Any, timeout: float = 120.0) -> list[Any]:
     """Run `function(*arguments)` in `processes` processes and return their results by rank.
 
-    The function is imported by name in fresh interpreters, so it must be defined at the top level of a module; its result
+    The function is imported by name in other processes, so it must be defined at the top level of a module; its result
     must consist of tensors, numbers, strings, lists and dictionaries. If a process raises or takes longer than `timeout`
-    seconds, all are terminated and RuntimeError is raised with its traceback.
+    seconds, all are terminated and RuntimeError is raised with its traceback. Nothing that a function does is left for the
+    next one; the modules that are imported are.
     """
     import torch
-    import torch.multiprocessing as multiprocessing
 
-    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         workers = [
-            context.Process(target=_work, args=(function, rank, processes, folder, arguments), daemon=True)
-            for rank in range(processes)
+            one.run(function.__module__, _work, function, rank, processes, folder, arguments)
+            for rank, one in enumerate(prepared(processes))
         ]
-        for worker in workers:
-            worker.start()
         try:
             _wait(workers, folder, time.monotonic() + timeout)
         finally:
@@ -42,7 +41,7 @@ def run_processes(function: Callable[..., Any], processes: int, *arguments: Any,
         return [torch.load(folder / f"result-{rank}", weights_only=True) for rank in range(processes)]
 
 
-def _wait(workers: list[Any], folder: Path, deadline: float) -> None:
+def _wait(workers: list[Worker], folder: Path, deadline: float) -> None:
     while any(worker.is_alive() for worker in workers):
         _raise_failure(folder)
         if time.monotonic() > deadline:
@@ -50,8 +49,8 @@ def _wait(workers: list[Any], folder: Path, deadline: float) -> None:
         time.sleep(0.05)
     _raise_failure(folder)
     for rank, worker in enumerate(workers):
-        if worker.exitcode != 0:
-            raise RuntimeError(f"process {rank} ended with exit code {worker.exitcode}")
+        if code := worker.join():
+            raise RuntimeError(f"process {rank} ended with exit code {code}")
 
 
 def _raise_failure(folder: Path) -> None:
