@@ -1,4 +1,4 @@
-"""Short runs without what takes longer than all the rest: the picture of their curves, and a formula laid out anew."""
+"""Short runs without what takes longer than all the rest: the picture of their curves, and a formula laid out twice."""
 
 from __future__ import annotations
 

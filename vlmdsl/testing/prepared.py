@@ -111,7 +111,7 @@ def _environment() -> dict[str, str]:
 
 
 def _serve(connection: Connection) -> None:
-    """Fork for every job: tell the process, and after its end the exit code."""
+    """Fork for every job: send which process has it, and after its end the exit code."""
     import torch._dynamo  # optimisers import it, which takes two seconds  # noqa: F401
 
     while True:
@@ -120,7 +120,7 @@ def _serve(connection: Connection) -> None:
         except (EOFError, KeyboardInterrupt):
             return
         sys.path[:] = job.path
-        with suppress(BaseException):  # the job raises the same, where somebody is told
+        with suppress(BaseException):  # the job raises the same, and reports it
             importlib.import_module(job.module)
         process = os.fork()
         if process == 0:
