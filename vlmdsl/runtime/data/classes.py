@@ -43,12 +43,13 @@ def classes_of(source: Source, columns: tuple[str, ...], class_name: tuple[str, 
             value = first_value(sample, columns)
             number = label_value(value, {})
             name = first_value(sample, class_name)
+            word = None if name is None else word_of(name)
         except BadSample:
             continue
         if number >= 0 and not class_name:
             return Classes((), columns)
         if number >= 0:
-            named.setdefault(number, set()).update([] if name is None else [word_of(name)])
+            named.setdefault(number, set()).update([] if word is None else [word])
         elif isinstance(value, str):
             words.add(word_of(value))
     if any(len(names) > 1 for names in named.values()):

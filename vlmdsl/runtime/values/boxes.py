@@ -13,6 +13,7 @@ from torch import Tensor
 from vlmdsl.runtime.values.bad_sample import BadSample
 from vlmdsl.runtime.values.family import FieldColumns, SampleColumns
 from vlmdsl.runtime.values.image import ImageFormat
+from vlmdsl.runtime.values.numeric import number_array
 
 __all__ = ["BoxBatch", "BoxFamily", "BoxesValue"]
 
@@ -63,10 +64,10 @@ class BoxFamily:
         value = next((sample.columns.get(name) for name in field.columns if sample.columns.get(name) is not None), None)
         if value is None:
             raise BadSample(f"missing {field.name}")
-        try:
-            boxes = np.asarray(value, dtype=np.float64)
-        except (TypeError, ValueError, OverflowError) as fault:
-            raise BadSample(f"{field.name} are not four numbers each") from fault
+        numbers = number_array(value)
+        if numbers is None:
+            raise BadSample(f"{field.name} are not four numbers each")
+        boxes = numbers.astype(np.float64)
         boxes = boxes.reshape(0, 4) if not boxes.size and boxes.ndim <= 2 else boxes
         if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
             raise BadSample(f"{field.name} are not four numbers each")

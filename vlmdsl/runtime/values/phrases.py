@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from vlmdsl.runtime.values.bad_sample import BadSample
 from vlmdsl.runtime.values.family import FieldColumns, SampleColumns, first_value
+from vlmdsl.runtime.values.numeric import whole_number
 from vlmdsl.runtime.values.text import TextFormat, TextValue, clean_text
 
 __all__ = [
@@ -121,7 +123,7 @@ class ConceptFamily:
     def read(self, sample: SampleColumns, field: FieldColumns) -> ConceptsValue:
         """A list of texts; raises `BadSample`."""
         value = first_value(sample.columns, field.columns)
-        texts = tuple(filter(None, (clean_text(text, field.text_characters) for text in _listed(field.name, value))))
+        texts = tuple(filter(None, _texts(field, value)))
         if not texts or len(texts) > _MOST_CONCEPTS:
             raise BadSample(f"{field.name} are not a list of at most {_MOST_CONCEPTS} texts")
         return ConceptsValue(texts, len(texts))
@@ -186,7 +188,7 @@ def _read(value: object, field: FieldColumns) -> PhrasesValue:
     others = field.facts if isinstance(field.facts, tuple) else ()
     if isinstance(value, Mapping):
         return _with_spans(field.name, value, others)
-    names = tuple(clean_text(name, field.text_characters) for name in _listed(field.name, value))
+    names = _texts(field, value)
     if not all(names) or len(names) > _MOST_PHRASES:
         raise BadSample(f"{field.name} are not a phrase for each box")
     text = joined_phrases(names, list(dict.fromkeys(names)))
@@ -210,18 +212,36 @@ def _spans_of(field: str, value: object, length: int) -> Spans:
     """The spans of one box, in a list, or a single one; those of length 0 name nothing."""
     listed = _listed(field, value)
     single = len(listed) == 2 and not any(isinstance(part, list | tuple | np.ndarray) for part in listed)
-    spans = [_span(field, span, length) for span in ([listed] if single else listed[:_MOST_SPANS])]
+    if not single and len(listed) > _MOST_SPANS:
+        raise BadSample(f"{field} have a box with more than {_MOST_SPANS} spans")
+    spans = [_span(field, span, length) for span in ([listed] if single else listed)]
     return tuple((start, end) for start, end in spans if start < end)
 
 
 def _span(field: str, value: object, length: int) -> tuple[int, int]:
-    try:
-        start, end = (int(number) for number in value)  # type: ignore[attr-defined]  # anything else raises, as it should
-    except (TypeError, ValueError, OverflowError) as fault:
-        raise BadSample(f"{field} have a span that is not two numbers") from fault
+    numbers = [whole_number(part) for part in _listed(field, value)]
+    if len(numbers) != 2 or None in numbers:
+        raise BadSample(f"{field} have a span that is not two whole numbers")
+    start, end = (number for number in numbers if number is not None)
     if not 0 <= start <= end <= length:
         raise BadSample(f"{field} have a span outside the text")
     return start, end
+
+
+def _texts(field: FieldColumns, value: object) -> tuple[str, ...]:
+    """The texts of a list of nothing else: numbers in the place of names are those of categories, which no tower knows."""
+    listed = _listed(field.name, value)
+    for text in listed:
+        if text is not None and not isinstance(text, str):
+            raise BadSample(f"{field.name} hold {_held(text)} in the place of a text")
+    return tuple(clean_text(text, field.text_characters) for text in listed)
+
+
+def _held(value: object) -> str:
+    """What a value is, in words."""
+    if isinstance(value, bool | np.bool_):
+        return "a truth value"
+    return "a number" if isinstance(value, Real) else "something else"
 
 
 def _listed(field: str, value: object) -> list[object]:

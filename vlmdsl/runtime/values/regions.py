@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vlmdsl.runtime.values.bad_sample import BadSample
 from vlmdsl.runtime.values.family import FieldColumns, SampleColumns, first_value
+from vlmdsl.runtime.values.numeric import number_array
 
 __all__ = ["RegionBatch", "RegionFamily", "regions_value"]
 
@@ -66,11 +67,11 @@ def regions_value(field: str, value: object, length: int | None = None) -> np.nd
     `length`."""
     if value is None:
         raise BadSample(f"missing {field}")
-    try:
-        with np.errstate(over="ignore"):  # what is too large is infinite, and left out below
-            regions = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError, OverflowError) as fault:
-        raise BadSample(f"{field} are not equally long lists of numbers") from fault
+    numbers = number_array(value)
+    if numbers is None:
+        raise BadSample(f"{field} are not equally long lists of numbers")
+    with np.errstate(over="ignore"):  # what is too large is infinite, and left out below
+        regions = numbers.astype(np.float32)
     if regions.ndim != 2 or not regions.size or not np.isfinite(regions).all():
         raise BadSample(f"{field} are not equally long lists of numbers")
     if regions.shape[0] > _MOST_REGIONS or regions.shape[1] > _MOST_NUMBERS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from vlmdsl.runtime.values.bad_sample import BadSample
 from vlmdsl.runtime.values.family import FieldColumns, SampleColumns, first_value
+from vlmdsl.runtime.values.numeric import number_of
 
 __all__ = [
     "MISSING_LABEL", "FlagFamily", "KeyFamily", "LabelFamily", "NumberFamily", "ScalarBatch", "key_number", "label_value",
@@ -82,7 +82,7 @@ class NumberFamily(_ScalarFamily):
     def read(self, sample: SampleColumns, field: FieldColumns) -> float:
         """A finite number; raises `BadSample`."""
         value = first_value(sample.columns, field.columns)
-        number = _number(value)
+        number = number_of(value)
         if number is None:
             raise BadSample(f"missing {field.name}" if value is None else f"{field.name} is not a number")
         return number
@@ -121,23 +121,14 @@ def label_value(value: object, classes: Mapping[str, int]) -> int:
 
 
 def word_of(value: object) -> str:
-    """A name as text: of a class, of a source. Raises `BadSample` for a list or an object."""
-    if isinstance(value, list | tuple | dict):
+    """A name as text: of a class, of a source. Raises `BadSample` for a list, an object, a truth value, or no number."""
+    if not isinstance(value, str) and number_of(value) is None:
         raise BadSample("name is not a word")
     return str(value).encode("utf-8", "replace").decode("utf-8").strip()
 
 
 def _class_number(value: object) -> int:
-    number = _number(value)
+    number = number_of(value)
     if number is None or not number.is_integer() or abs(number) > _LARGEST_CLASS:
         raise BadSample("label is not a class")
     return int(number)
-
-
-def _number(value: object) -> float | None:
-    """A finite number, from one or from its digits; None for anything else."""
-    try:
-        number = float(value)  # type: ignore[arg-type]  # a list or an object raises, as it should
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None

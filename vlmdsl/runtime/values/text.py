@@ -88,11 +88,12 @@ class TextFamily:
 def clean_text(value: object, longest: int | None = None) -> str:
     """A text of at most `longest` characters, without blanks at its ends, in well-formed Unicode; empty for null.
 
-    Numbers are taken as they are written. Raises `BadSample` for anything else.
+    Numbers are taken as they are written, since tables hold texts of digits as such. Raises `BadSample` for anything else,
+    truth values included.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if not isinstance(value, str | int | float | np.number):
+    if isinstance(value, bool) or not isinstance(value, str | int | float | np.number):
         raise BadSample("text column does not hold a text")
     # JSON may hold half a surrogate pair, which no tokenizer can encode.
     return str(value).strip()[:longest].encode("utf-8", "replace").decode("utf-8").rstrip()

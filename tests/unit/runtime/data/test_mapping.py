@@ -167,6 +167,12 @@ def test_where_one_number_has_several_names_the_names_are_the_classes() -> None:
     assert [mapping.read("label", "Label", joined[index]) for index in range(3)] == [1, 0, 1]
 
 
+@pytest.mark.parametrize("name", [["cat"], {"name": "cat"}, True, float("nan")])
+def test_what_is_not_a_name_names_no_class(name: object) -> None:
+    source = Listed({"label": 0, "class_name": name}, {"label": 0, "class_name": "ant"}, {"label": 1, "class_name": "cat"})
+    assert map_fields(source, [LABEL]).classes["label"] == ("ant", "cat")
+
+
 def test_names_of_labels_that_are_numbers() -> None:
     source = Listed({"label": 2, "group": "food"}, {"label": 0, "group": "flags"})
     assert "label" not in map_fields(source, [LABEL]).classes

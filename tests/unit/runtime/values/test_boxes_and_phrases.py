@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,18 @@ def test_a_tower_sees_boxes_in_the_part_of_the_image_that_it_sees() -> None:
         (np.ones((1001, 4)), "too many"),
         ([[0.1, 0.2, 0.5, 1.0], [0, 0, 1, 1]], "in pixels, not shares"),
         ([[9, 2, 3, 4]], "without an area"),
+        ([["1", "2", "30", "40"]], "four numbers"),
+        (np.array([["1", "2", "30", "40"]]), "four numbers"),
+        ([[1, 2, "30", 40]], "four numbers"),
+        ([[False, False, True, True]], "four numbers"),
+        ([[1, 2, None, 40]], "four numbers"),
+        ([[1, 2, 30, 40], [1, 2, 30]], "four numbers"),
+        ([[[1, 2, 30, 40]]], "four numbers"),
+        ([1, 2, 30, 40], "four numbers"),
+        ([[1, 2, 30, 10**400]], "four numbers"),
+        ({"x": 1}, "four numbers"),
+        (7, "four numbers"),
+        ("", "four numbers"),
     ],
 )
 def test_damaged_boxes_are_bad_samples(value: object, reason: str) -> None:
@@ -86,12 +100,41 @@ def test_an_image_may_have_no_boxes() -> None:
         {"text": "", "spans": [[[0, 1]]]},
         {"text": "a dog", "spans": 3},
         {"text": "a dog", "spans": [["a", "b"]]},
+        {"text": "a dog", "spans": [["0", "5"]]},
+        {"text": "a dog", "spans": [[0, 1.5]]},
+        {"text": "a dog", "spans": [[False, True]]},
+        {"text": "a dog", "spans": [[[0, 1, 2]]]},
+        {"text": "a dog", "spans": ["05"]},
+        {"text": "a dog", "spans": [[[0, 1]] * 101]},
+        {"text": 5, "spans": [[0, 1]]},
+        [1, 2],
+        ["a dog", 2],
+        [1.5],
+        [True],
+        np.array([3, 4]),
+        [None],
+        ["a dog", {"name": "a cat"}],
+        5,
+        [b"a dog"],
         ["x"] * 1001,
     ],
 )
 def test_damaged_phrases_are_bad_samples(value: object) -> None:
     with pytest.raises(BadSample):
         family_of("Phrases").read(SampleColumns({"phrases": value}), PHRASES)
+
+
+def test_numbers_in_the_place_of_names_are_named() -> None:
+    for kind, value in (("Phrases", [17, 3]), ("Concepts", ["a star", 3])):
+        with pytest.raises(BadSample, match="names hold a number in the place of a text"):
+            family_of(kind).read(SampleColumns({"names": value}), FieldColumns("names", ("names",)))
+
+
+def test_numbers_may_be_written_with_a_point() -> None:
+    read = family_of("Phrases").read(SampleColumns({"phrases": {"text": "a dog", "spans": [[2.0, 5.0]]}}), PHRASES)
+    assert read.names == ("dog",)
+    assert boxes_of([[Decimal("1.5"), 2, 30, 40]]).boxes.tolist() == [[1.5, 2, 30, 40]]
+    assert boxes_of([np.array([1, 2, 30, 40]), np.array([1, 2, 3, 4])]).boxes.shape == (2, 4)
 
 
 def test_spans_may_be_several_or_none() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -67,6 +68,38 @@ def test_whatever_a_column_holds_is_a_value_or_a_bad_sample(kind: str, value: ob
         assert sample.text == sample.text.strip() != ""
     else:
         assert all(part is None or bool(torch.isfinite(part.float()).all()) for part in family.collate([sample], None))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(kind, value) for kind in ("Label", "Number") for value in (True, np.True_, b"12", [3], np.array([3]), {"a": 1})]
+    + [("Number", "1_000"), ("Number", "three"), ("Number", "inf"), ("Label", 1.5)]
+    + [("Text", True), ("Text", np.False_), ("Text", ["a", False]), ("Text", b"a"), ("Text", "  "), ("Text", {"a": "b"})]
+    + [("Flag", value) for value in (2, "maybe", [True], b"yes", 0.5)]
+    + [("Regions", value) for value in ([["1", "2"]], [[True, False]], [[1.0, None]], [[]], [1, 2], "1", [[1], [1, 2]])]
+    + [("Segments", value) for value in ([["1"]], [[True]], [[0.5]], [[-1]], [1], [[None]])],
+)
+def test_values_of_another_type_are_bad_samples(kind: str, value: object) -> None:
+    with pytest.raises(BadSample):
+        family_of(kind).read(SampleColumns({"f": value}), FieldColumns("f", ("f",)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        ("Label", "7", 7),
+        ("Label", 7.0, 7),
+        ("Label", np.int32(7), 7),
+        ("Number", "1.5", 1.5),
+        ("Number", Decimal("1.5"), 1.5),
+        ("Number", np.float32(1.5), 1.5),
+        ("Text", 1984, TextValue("1984")),
+        ("Flag", np.True_, True),
+        ("Flag", "no", False),
+    ],
+)
+def test_what_tables_and_json_write_in_another_way_is_read(kind: str, value: object, expected: object) -> None:
+    assert family_of(kind).read(SampleColumns({"f": value}), FieldColumns("f", ("f",))) == expected
 
 
 def test_a_plug_in_is_loaded_for_the_kind_that_it_brings(monkeypatch: pytest.MonkeyPatch) -> None:
