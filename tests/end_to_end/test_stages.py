@@ -288,6 +288,23 @@ flow second(image, text) { minimize contrast(image, text) }
     assert vlmdsl.evaluate(run.folder).evaluation == run.evaluation
 
 
+def test_captions_of_every_flow_are_measured(tmp_path: Path) -> None:
+    """Of images in one language and in another one, and of texts alone."""
+    recipe = """recipe writes(image: Image, korean: Text, text: Text)
+encoder writer = text_decoder(depth=1, width=16, heads=2)
+flow korean(image, korean) share 40% { minimize next_token(linear(writer(korean, image)), korean) }
+flow english(image, text) share 40% { minimize next_token(linear(writer(text, image)), text) }
+flow alone(text) share 20% { minimize next_token(linear(writer(text)), text) }
+"""
+    settings = {**SETTINGS, "data.map": {"korean": "text_ko"}, "evaluation.limit": 4}
+    run = vlmdsl.train(recipe, data=["shapes:samples=40"], steps=1, settings=settings, out=tmp_path / "run")
+    english, alone = run.evaluation["flows"]["english"]["captions"], run.evaluation["flows"]["alone"]["captions"]
+    assert (run.evaluation["captions"]["written"], english["written"], alone["written"]) == (4, 4, 0)
+    assert english.keys() >= {"token accuracy", "exact", "untrained"}
+    assert alone["token accuracy"] >= 0
+    assert vlmdsl.evaluate(run.folder).evaluation == run.evaluation
+
+
 def test_the_stages_of_a_recipe_hand_over_a_tower_with_one_stem(tmp_path: Path) -> None:
     """The preset has overlapping convolutions, which the stage that predicts dropped patches cannot have."""
     knobs = {"depth": 1, "width": 16, "heads": 2, "crops": 1, "small": 1}

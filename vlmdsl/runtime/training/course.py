@@ -11,7 +11,7 @@ from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.ir import Flow, Stage, Writing, ramps, sample_index, writer_of, writings
 from vlmdsl.runtime.data import BatchLoader, MixedBatches, Mixture, Source, Survey, mapped_names, requirements, texts_of
-from vlmdsl.runtime.evaluation import code_prediction_of, comparison_of, first_image_tower
+from vlmdsl.runtime.evaluation import comparison_of, first_image_tower
 from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
 from vlmdsl.runtime.model.tower_needs import tower_needs
 from vlmdsl.runtime.tokenizer import Tokenizers
@@ -26,6 +26,7 @@ from vlmdsl.runtime.training.assembly import (
     training_batches,
 )
 from vlmdsl.runtime.training.initial import initial_checkpoint, initial_tokenizers
+from vlmdsl.runtime.training.measured_parts import has_measured_part
 from vlmdsl.runtime.training.processes import World
 from vlmdsl.runtime.training.records import RunRecord
 from vlmdsl.runtime.training.reference import prepare
@@ -123,10 +124,10 @@ class StageOfRun:
         return next(comparing, None) or next(with_images, self.flows[0])
 
     def is_measured(self, flow: FlowOfRun) -> bool:
-        """Whether a flow is evaluated: the measured one, and all others that compare images with texts or predict codes of
-        patches."""
+        """Whether a flow is evaluated: the measured one, and all others that compare images with texts or have another part
+        with a measure: captions, codes of patches, matching."""
         program = flow.objective.program
-        return flow is self.measured or comparison_of(program) is not None or code_prediction_of(program) is not None
+        return flow is self.measured or comparison_of(program) is not None or has_measured_part(program)
 
     @property
     def mixture(self) -> Mixture:

@@ -1,4 +1,4 @@
-"""The measures of a stage: those of its measured flow, and of others that compare images with texts."""
+"""The measures of a stage: those of its measured flow, and of others that have a measure."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ from vlmdsl.runtime.model import VisionLanguageModel
 from vlmdsl.runtime.training.evaluation_loaders import Loaders
 from vlmdsl.runtime.values import FieldColumns, ImageFormat
 
-__all__ = ["MeasuredPart", "measured_parts"]
+__all__ = ["MeasuredPart", "has_measured_part", "measured_parts"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,22 @@ def measured_parts(program: Program, loaders: Loaders) -> tuple[MeasuredPart, ..
     """Every part of the program that has a measure."""
     parts = (part(program, loaders) for part in _PARTS)
     return tuple(part for part in parts if part is not None)
+
+
+def has_measured_part(program: Program) -> bool:
+    """Whether the program has a part that is measured where the held-out data has what it reads; groups of patches, which
+    any tower of images may have, apart."""
+    return any(found(program) is not None for found in _FOUND_BY)
+
+
+_FOUND_BY: tuple[Callable[[Program], object], ...] = (
+    reconstruction_of,
+    code_prediction_of,
+    grounding_of,
+    captioning_of,
+    matching_of,
+    masked_words_of,
+)
 
 
 def _dropped_patches(program: Program, loaders: Loaders) -> MeasuredPart | None:
