@@ -123,6 +123,17 @@ def check_nothing(name: str, zeros: tuple[str, ...], chosen: Callable[[str], boo
     assert_finite(out.loss, learning)
 
 
+@pytest.mark.parametrize("name", ["ra_clip", "regionclip.regions"])
+def test_examples_are_taken_beside_a_reference_set_of_less_precision(name: str) -> None:
+    """Features are float64, and the set is float32 as long as the objective is."""
+    wide = objective_of(name)
+    expected, _ = run(wide, example_features(wide))
+    objective = vlmdsl.compile(OBJECTIVES[name], compiled=False, **hyper_parameters_of(OBJECTIVES[name]))
+    out, learning = run(objective, example_features(objective))
+    torch.testing.assert_close(out.loss, expected.loss, rtol=1e-6, atol=0, check_dtype=False)
+    assert_finite(out.loss, learning)
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_batch_of_one(name: str) -> None:
     objective = objective_of(name)

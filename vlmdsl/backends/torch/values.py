@@ -26,6 +26,7 @@ __all__ = [
     "TargetPart",
     "TokenFeatures",
     "WordMap",
+    "of_one_precision",
     "precise",
     "times",
     "total",
@@ -198,6 +199,12 @@ class Target(NamedTuple):
 def precise(values: Tensor) -> Tensor:
     """The same numbers in the precision of every statistic: float64 stays, everything else becomes float32."""
     return values if values.dtype is torch.float64 else values.float()
+
+
+def of_one_precision(*values: Tensor) -> list[Tensor]:
+    """The same numbers, all in float64 if any of them are, otherwise in float32."""
+    widest = torch.float64 if any(value.dtype is torch.float64 for value in values) else torch.float32
+    return [value.to(widest) for value in values]
 
 
 def times(values: Tensor, factor: Number) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vlmdsl.backends.torch.collectives import all_reduce_sum
-from vlmdsl.backends.torch.values import Table, TokenFeatures, WordMap, precise
+from vlmdsl.backends.torch.values import Table, TokenFeatures, WordMap, of_one_precision, precise
 
 __all__ = ["alignment", "focal", "region_contrast", "region_distillation", "regions", "word_bias", "word_map"]
 
@@ -33,7 +33,8 @@ def regions(patches: TokenFeatures, boxes: Tensor, *, bins: int = 2, samples: in
     """
     values = patches.values
     weights = _region_weights(precise(boxes.detach()), values.shape[1], bins, samples)
-    return TokenFeatures((weights @ precise(_whole(patches))).to(values.dtype), _real(boxes))
+    weights, whole = of_one_precision(weights, _whole(patches))
+    return TokenFeatures((weights @ whole).to(values.dtype), _real(boxes))
 
 
 @torch.library.custom_op("vlmdsl::region_weights", mutates_args=())
@@ -82,9 +83,9 @@ def _real(boxes: Tensor) -> Tensor:
 def alignment(x: TokenFeatures, y: TokenFeatures | Table) -> Tensor:
     """The product of each region [b, R, D] with each word of its sample [b, L, D], or entry of a table [L, D]: [b, R, L].
 
-    Padding is zeroed: it must not spread NaN.
+    Padding is zeroed: it must not spread NaN. Of two precisions it is computed in the wider one.
     """
-    left, right = precise(_whole(x)), precise(y.values if isinstance(y, Table) else _whole(y))
+    left, right = of_one_precision(_whole(x), y.values if isinstance(y, Table) else _whole(y))
     return torch.einsum("brd,ld->brl" if isinstance(y, Table) else "brd,bld->brl", left, right)
 
 

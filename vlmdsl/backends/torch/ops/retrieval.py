@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlmdsl.backends.torch.search import index_of
-from vlmdsl.backends.torch.values import Picks, Table, TokenFeatures, precise
+from vlmdsl.backends.torch.values import Picks, Table, TokenFeatures, of_one_precision, precise
 
 __all__ = ["attend", "best_entries", "best_entries_by_index", "retrieve", "take"]
 
@@ -127,16 +127,17 @@ def take(table: Table, picks: Picks) -> TokenFeatures:
 def attend(query: Tensor, keys: TokenFeatures, *values: TokenFeatures) -> Tensor:
     """`query` [b, D] plus, for each of `values`, their mean weighted by softmax(query . keys / sqrt(D)): [b, D].
 
-    Keys that the mask calls none take no part; without any, nothing is added.
+    Keys that the mask calls none take no part; without any, nothing is added. Entries of a table may have another precision
+    than the query: the wider one is computed in.
     """
-    q = precise(query)
-    logits = (precise(keys.values) @ q[:, :, None]).squeeze(2) / math.sqrt(q.shape[1])
+    q, *others = of_one_precision(query, keys.values, *(value.values for value in values))
+    logits = (others[0] @ q[:, :, None]).squeeze(2) / math.sqrt(q.shape[1])
     if keys.mask is not None:
         # A row of minus infinities has no softmax; its weights are set to zero after one over zeros.
         logits = logits.masked_fill(~keys.mask & keys.mask.any(dim=1, keepdim=True), -torch.inf)
     weights = logits.softmax(dim=1)
     if keys.mask is not None:
         weights = weights.masked_fill(~keys.mask, 0.0)
-    for value in values:
-        q = q + (weights[:, None, :] @ precise(value.values)).squeeze(1)
+    for value in others[1:]:
+        q = q + (weights[:, None, :] @ value).squeeze(1)
     return q.to(query.dtype)
