@@ -56,6 +56,7 @@ _LETTERS = {
     "matrices": ("s", "r", "d"),
     "targets": ("T",),
     "sets": ("Q", "K", "S"),
+    "parts": ("M",),
     "masses": ("N",),
     "functions": ("ℓ",),
     "means": ("μ",),

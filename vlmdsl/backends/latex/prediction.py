@@ -8,10 +8,10 @@ from vlmdsl.backends.latex.entries import settings_of
 from vlmdsl.backends.latex.fusion import fused, module_of
 from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.notation import PRODUCT, Math, call, number, words
-from vlmdsl.backends.latex.samples import in_samples, mean_of_parts
+from vlmdsl.backends.latex.samples import mean_of_parts, stated_parts
 from vlmdsl.ir import Node, encoder_of, masked_text, parts_of
 from vlmdsl.ir.operations.encoding import ENCODE, context_of, source_of
-from vlmdsl.ir.operations.modules import APPLY, CODES_AT, use_of
+from vlmdsl.ir.operations.modules import APPLY, CODES_AT, patches_of, use_of
 from vlmdsl.ir.operations.prediction import TOKEN_IDS
 from vlmdsl.ir.operations.rules import of_samples
 from vlmdsl.types import MaskType
@@ -49,10 +49,10 @@ def distill(writer: Writer, node: Node) -> Math:
         return Math(rf"-\sum_v {teacher.latex} \log {own.latex}", f"-Σ_v {teacher.text} log {own.text}", PRODUCT)
 
     if isinstance(node.inputs[2].type, MaskType):
-        said = f"the patches that were {node.inputs[2].operation}, of all images{in_samples(writer, node)}"
-        writer.names.state("values", Math(rf"M\ {words(said).latex}", f"M: {said}"))
+        seen, which = node.inputs[2].inputs[0].inputs[0], f"that were {node.inputs[2].operation}"
+        parts = stated_parts(writer, node, seen, "patches", which, "images")
         loss = surprise(*(_of_patch(writer, logits, entry) for logits in node.inputs[:2]))
-        return mean_of_parts(writer, node, loss, "p")
+        return mean_of_parts(writer, node, loss, "p", parts)
     teacher = _probability(writer, node.inputs[1].inputs[0], entry)
     return _over_tokens(writer, node, lambda encode, token: surprise(_probability(writer, encode, entry), teacher))
 
@@ -64,10 +64,9 @@ def _over_tokens(writer: Writer, node: Node, of_token: Callable[[Node, Math], Ma
     source = parts_of(source_of(encode))[-1]
     masked = masked_text(source)
     text = writer.names.source(source if masked is None else masked.inputs[0])
-    said = _said(encode, ids.string("which")) + in_samples(writer, node)
-    writer.names.state("values", Math(rf"M\ {words(said).latex}", f"M: {said}"))
+    parts = stated_parts(writer, node, source, "tokens", _which(encode, ids.string("which")))
     loss = of_token(encode, Math(f"{text.latex}[k]", f"{text.text}[k]"))
-    return mean_of_parts(writer, node, loss, "k", _reduction(node))
+    return mean_of_parts(writer, node, loss, "k", parts, _reduction(node))
 
 
 def _targets(node: Node) -> Node:
@@ -79,12 +78,12 @@ def _reduction(node: Node) -> str:
     return str(dict(node.attributes).get("reduction", "token"))
 
 
-def _said(encode: Node, which: str) -> str:
-    """Which tokens are predicted, in words."""
+def _which(encode: Node, which: str) -> str:
+    """Which tokens are predicted, in words; nothing for all."""
     if which != "next":
-        return f"the tokens{' that the mask selected' if which == 'selected' else ''}, of all samples"
+        return "that the mask selected" if which == "selected" else ""
     own = {"none": "", "drawn": " and its prefix", "prompt": " and the prompt"}
-    return f"the tokens after the first one{own[encode.string('prefix')]}, of all samples"
+    return f"after the first one{own[encode.string('prefix')]}"
 
 
 def _over_patches(writer: Writer, node: Node) -> Math:
@@ -92,8 +91,8 @@ def _over_patches(writer: Writer, node: Node) -> Math:
     logits, codes = node.inputs[0], _targets(node)
     selected = codes.operation is CODES_AT
     tokenized = (codes.inputs[0] if selected else codes).inputs[0]
-    said = f"the patches{' that the mask selected' if selected else ''}, of all images{in_samples(writer, node)}"
-    writer.names.state("values", Math(rf"M\ {words(said).latex}", f"M: {said}"))
+    which = "that the mask selected" if selected else ""
+    parts = stated_parts(writer, node, patches_of(logits).inputs[0], "patches", which, "images")
     code = call(encoder_of(tokenized).tower, writer.names.source(tokenized.inputs[0]))
 
     def surprise(entry: Math) -> Math:
@@ -101,7 +100,7 @@ def _over_patches(writer: Writer, node: Node) -> Math:
         return Math(rf"-\log {own.latex}", f"-log {own.text}")
 
     loss = _of_token(node, Math(f"{code.latex}[p]", f"{code.text}[p]"), surprise)
-    return mean_of_parts(writer, node, loss, "p", _reduction(node))
+    return mean_of_parts(writer, node, loss, "p", parts, _reduction(node))
 
 
 def _of_patch(writer: Writer, logits: Node, entry: Math) -> Math:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlmdsl.backends.latex.interface import Writer
 from vlmdsl.backends.latex.notation import PRODUCT, Math, call, words
-from vlmdsl.backends.latex.samples import in_samples, mean_of_parts
+from vlmdsl.backends.latex.samples import mean_of_parts, stated_parts
 from vlmdsl.ir import Node, encoder_of
 from vlmdsl.ir.operations.modules import use_of
 from vlmdsl.ir.operations.rules import of_samples
@@ -30,11 +30,9 @@ def reconstruct(writer: Writer, node: Node) -> Math:
         target = call("unit", target)
         said = "the patches of x, each minus its mean, over its standard deviation"
         writer.names.state("values", Math(rf"{call('unit', Math('x', 'x')).latex}\ {words(said).latex}", f"unit(x): {said}"))
-    among = in_samples(writer, node)
-    dropped = "the patches (sample, place) that were dropped" + (f", of all samples{among}" if among else "")
+    parts = stated_parts(writer, node, encode.inputs[0], "patches", "that were dropped", "images")
     length = "the numbers of a patch"
-    writer.names.state("values", Math(rf"M\ {words(dropped).latex}", f"M: {dropped}"))
     writer.names.state("values", Math(rf"C\ {words(length).latex}", f"C: {length}"))
     difference = rf"\lVert {predicted.latex}[p] - {target.latex}[p] \rVert^{{2}}"
     error = Math(rf"\frac{{1}}{{C}} {difference}", f"1/C ‖{predicted.text}[p] - {target.text}[p]‖²", PRODUCT)
-    return mean_of_parts(writer, node, error, "p")
+    return mean_of_parts(writer, node, error, "p", parts)

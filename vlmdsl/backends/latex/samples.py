@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from vlmdsl.backends.latex.interface import Writer
-from vlmdsl.backends.latex.notation import PRODUCT, Math, bracketed, product
+from vlmdsl.backends.latex.notation import PRODUCT, Math, bracketed, product, words
 from vlmdsl.ir import Node
 from vlmdsl.ir.operations.rules import of_samples
 
-__all__ = ["in_samples", "mean_of_parts", "mean_of_samples"]
+__all__ = ["in_samples", "mean_of_parts", "mean_of_samples", "stated_parts"]
 
 
 def in_samples(writer: Writer, node: Node) -> str:
@@ -16,14 +16,29 @@ def in_samples(writer: Writer, node: Node) -> str:
     return "" if where is None else f" in {writer.members(where).text}"
 
 
-def mean_of_parts(writer: Writer, node: Node, loss: Math, place: str, reduction: str = "token") -> Math:
-    """The mean of the loss of part `place` of sample i over the parts in M, which is stated, by the reduction."""
+def stated_parts(writer: Writer, node: Node, view: Node, what: str, which: str, whose: str = "samples") -> Math:
+    """The letter of the parts that a mean is over, `what` (tokens, patches) of a view and `which` of these, as it is stated.
+
+    Those of another view, or of other samples, have another letter.
+    """
+    letter = writer.names.lettered("parts", (view, what, which, of_samples(node).where))
+    seen, of = writer.names.source(view), f"the {what} of"
+    rest = f"{which + ', ' if which else ''}of all {whose}{in_samples(writer, node)}"
+    joint, gap = (" ", r"\ ") if which else (", ", r",\ ")
+    latex = rf"{letter.latex}\ {words(of).latex}\ {seen.latex}{gap}{words(rest).latex}"
+    writer.names.state("values", Math(latex, f"{letter.text}: {of} {seen.text}{joint}{rest}"))
+    return letter
+
+
+def mean_of_parts(writer: Writer, node: Node, loss: Math, place: str, parts: Math, reduction: str = "token") -> Math:
+    """The mean of the loss of part `place` of sample i over the `parts` of a letter (`stated_parts`), by the reduction."""
     if reduction == "token":
-        among = Math(rf"(i,{place}) \in M", f"(i,{place})∈M")
-        return _mean(writer, node, loss, among, Math("|M|", "|M|"))
-    inner = Math(rf"\sum_{{{place} \in M_i}} {loss.latex}", f"Σ_{place}∈M_i {loss.text}", PRODUCT)
+        among = Math(rf"(i,{place}) \in {parts.latex}", f"(i,{place})∈{parts.text}")
+        return _mean(writer, node, loss, among, Math(f"|{parts.latex}|", f"|{parts.text}|"))
+    own = Math(f"{parts.latex}_i", f"{parts.text}_i")
+    inner = Math(rf"\sum_{{{place} \in {own.latex}}} {loss.latex}", f"Σ_{place}∈{own.text} {loss.text}", PRODUCT)
     if reduction == "sample":
-        inner = Math(rf"\frac{{1}}{{|M_i|}} {inner.latex}", f"1/|M_i| {inner.text}", PRODUCT)
+        inner = Math(rf"\frac{{1}}{{|{own.latex}|}} {inner.latex}", f"1/|{own.text}| {inner.text}", PRODUCT)
     return mean_of_samples(writer, node, inner)
 
 
