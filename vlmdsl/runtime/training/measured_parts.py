@@ -66,10 +66,10 @@ def measured_parts(program: Program, loaders: Loaders) -> tuple[MeasuredPart, ..
 def has_measured_part(program: Program) -> bool:
     """Whether the program has a part that is measured where the held-out data has what it reads; groups of patches, which
     any tower of images may have, apart."""
-    return any(found(program) is not None for found in _FOUND_BY)
+    return any(part_of(program) is not None for part_of in _PART_OF)
 
 
-_FOUND_BY: tuple[Callable[[Program], object], ...] = (
+_PART_OF: tuple[Callable[[Program], object], ...] = (
     reconstruction_of,
     code_prediction_of,
     grounding_of,

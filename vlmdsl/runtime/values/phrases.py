@@ -229,11 +229,11 @@ def _span(field: str, value: object, length: int) -> tuple[int, int]:
 
 
 def _texts(field: FieldColumns, value: object) -> tuple[str, ...]:
-    """The texts of a list of nothing else: numbers in the place of names are those of categories, which no tower knows."""
+    """The texts of a list of nothing else: numbers instead of names are those of categories, which no tower knows."""
     listed = _listed(field.name, value)
     for text in listed:
         if text is not None and not isinstance(text, str):
-            raise BadSample(f"{field.name} hold {_held(text)} in the place of a text")
+            raise BadSample(f"{field.name} hold {_held(text)} instead of a text")
     return tuple(clean_text(text, field.text_characters) for text in listed)
 
 

@@ -124,9 +124,9 @@ def test_damaged_phrases_are_bad_samples(value: object) -> None:
         family_of("Phrases").read(SampleColumns({"phrases": value}), PHRASES)
 
 
-def test_numbers_in_the_place_of_names_are_named() -> None:
+def test_numbers_instead_of_names_are_named() -> None:
     for kind, value in (("Phrases", [17, 3]), ("Concepts", ["a star", 3])):
-        with pytest.raises(BadSample, match="names hold a number in the place of a text"):
+        with pytest.raises(BadSample, match="names hold a number instead of a text"):
             family_of(kind).read(SampleColumns({"names": value}), FieldColumns("names", ("names",)))
 
 
