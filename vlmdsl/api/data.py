@@ -120,7 +120,7 @@ def preview_data(
     """Samples spread evenly over data, as lines, and with `out` as a picture: a grid of images with their texts.
 
     >>> print(preview_data("shapes:samples=20", samples=2).rows[0].split("  ")[0])
-    train-0-0
+    train-000000
     """
     own = _settings(data, map, overrides)
     if out is not None:

@@ -23,7 +23,7 @@ def emit(
     batch: int = 1024,
     knobs: Mapping[str, object] | None = None,
 ) -> str:
-    """Return the torch source that runs for a `batch` on one process: one function, in which every line names the line of
+    """Return the torch source that runs for a `batch` on one process: one function, in which every value names the line of
     the recipe that it comes from; `lowering` and `passes` as for `compile`. A recipe with stages or flows has one for each,
     under its title.
 

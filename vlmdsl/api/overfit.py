@@ -104,7 +104,8 @@ def overfit(
     only held-out data shows them. Nothing is written.
 
     Args:
-        recipe, expression, knobs, data, val, map, config, overrides, settings, device: as for `vlmdsl.train`.
+        recipe, expression, knobs, data, val, map, config, overrides, settings, device: as for `vlmdsl.train`, but that
+            `val` is only set aside.
         samples: how many, spread evenly over the training data; they make one batch.
         steps: 200 unless a setting says otherwise; of each stage.
         advise: whether to look for the reason where they are not learned.

@@ -37,7 +37,7 @@ def settings_of(word: str) -> list[Setting]:
     """All settings for the word `settings`, those of a section, or the one of this name; empty if there is none.
 
     >>> [setting.full_name for setting in settings_of("schedule")]
-    ['schedule.warmup_steps', 'schedule.final']
+    ['schedule.warmup_steps', 'schedule.final', 'schedule.lowering', 'schedule.lowering_budget']
     >>> settings_of("train.batch")[0].default
     '128'
     """

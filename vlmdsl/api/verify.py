@@ -134,8 +134,9 @@ def verify(
     the data.
 
     Args:
-        recipe, expression, knobs, data, val, map, config, overrides, settings: as for `vlmdsl.train`; `train.batch` is 16,
-            or the smallest larger number that can be split, unless a setting says otherwise.
+        recipe, expression, knobs, data, val, map, config, overrides, settings: as for `vlmdsl.train`, but that `val` is
+            only set aside; `train.batch` is 16, or the smallest larger number that can be split, unless a setting says
+            otherwise.
         world: number of processes; 1 leaves this comparison out.
         micro: number of micro-batches; 1 leaves this comparison out.
 

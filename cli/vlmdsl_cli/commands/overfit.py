@@ -25,7 +25,7 @@ def command(ctx: click.Context, recipe: Recipe, run: Mapping[str, Any], samples:
 
     Learned are 90 % of them: of pairs told apart, boxes named, tokens of captions predicted, and pairs and negatives
     recognised, whichever of these RECIPE is for. The losses of other terms must fall. The exit code is 2 if they are not
-    learned. Nothing is written.
+    learned. Nothing is written, and nothing is evaluated: `--val` is only set aside.
     """
     from vlmdsl.api.overfit import overfit  # `overfit --help` does not wait for it
 

@@ -46,7 +46,7 @@ DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])
     "settings",
     metavar="KEY=VALUE",
     multiple=True,
-    help="The same with this setting, such as `model.freeze.vision=6`; repeatable.",
+    help="The same with this setting, such as `model.freeze.vision=1`; repeatable.",
 )
 @click.option("--dump", "stage", metavar="PASS", help="Print the graph after this pass instead.")
 @as_json

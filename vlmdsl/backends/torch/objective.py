@@ -243,8 +243,8 @@ class Objective(ShownInNotebooks, LearnedNumbers):
             >>> objective = vlmdsl.compile(f"contrast(image, text, weight=1 - mixture({kept}))", compiled=False, samples=4)
             >>> _ = objective(image=torch.eye(4), text=torch.eye(4).roll(1, 0) + torch.eye(4)[0], index=torch.arange(4))
             >>> objective.after_epoch()
-            >>> objective.state.get_buffer("parameter_probability")
-            tensor([0., 1., 0., 0.])
+            >>> objective.state.get_buffer("weight_probability")
+            tensor([1., 0., 0., 0.])
         """
         function = self._functions_of(self.schedule.chunked_losses).after_epoch
         if function is not None:

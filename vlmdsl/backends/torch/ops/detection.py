@@ -146,8 +146,8 @@ def around_patches(numbers: TokenFeatures, *, size: float) -> TokenFeatures:
     what a patch predicts is near it, whatever the weights. Sources: Deformable DETR (Zhu et al., ICLR 2021) and DINO, where
     the proposals of the encoder begin so.
 
-    >>> around_patches(TokenFeatures(torch.zeros(1, 4, 4)), size=0.5).values.sigmoid()[0, 1].tolist()
-    [0.75, 0.25, 0.5, 0.5]
+    >>> around_patches(TokenFeatures(torch.zeros(1, 4, 4)), size=0.5).values.sigmoid()[0, 1]
+    tensor([0.7500, 0.2500, 0.5000, 0.5000])
     """
     values = precise(numbers.values)
     logits: Tensor = _logits_on_grid(values.detach(), values.shape[1], size)

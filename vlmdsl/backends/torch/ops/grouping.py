@@ -15,6 +15,7 @@ def segment_mean(assignment: Tensor, segments: Tensor) -> Tensor:
 
     `segments` [b, P] are numbers of any kind; patches of equal numbers are in one segment.
 
+    >>> import torch
     >>> segment_mean(torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]]), torch.tensor([[4, 4, 7]]))[0].tolist()
     [[0.5, 0.5], [0.5, 0.5], [0.0, 1.0]]
     """
@@ -29,6 +30,7 @@ def assignment_divergence(p: Tensor, q: Tensor) -> Tensor:
     `p` and `q` [b, P, G] are turned into distributions over groups by a softmax, whatever numbers they are. Gradients flow
     to both. Source: the released code of SegCLIP (Luo et al., ICML 2023).
 
+    >>> import torch
     >>> assignment_divergence(torch.eye(2)[None], torch.eye(2)[None]).item()
     0.0
     """
