@@ -22,6 +22,6 @@ __all__ = ["command"]
     "--batch", type=click.IntRange(min=1), default=1024, show_default=True, help="Samples that `auto` chooses for."
 )
 def command(recipe: Recipe, lowering: Mapping[str, str], passes: str, batch: int) -> None:
-    """Print the torch code that RECIPE compiles to, one file; every value names the line of the recipe that it comes from."""
+    """Print the torch code that RECIPE compiles to, one file; every value names the line of the recipe it is from."""
     options: dict[str, Any] = {"lowering": lowering, "passes": passes, "batch": batch}
     data(emit(recipe.subject, expression=recipe.expression, knobs=recipe.hyper_parameters, **options))

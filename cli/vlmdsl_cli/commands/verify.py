@@ -24,8 +24,8 @@ __all__ = ["command"]
 def command(ctx: click.Context, recipe: Recipe, run: Mapping[str, Any], world: int, micro: int, as_json: bool) -> None:
     """Train RECIPE for two steps on one process, on several, and in micro-batches, and compare what they leave.
 
-    Losses, gradients, weights and state must be equal up to rounding in float64; the exit code is 2 if they are not. Nothing is
-    evaluated: `--val` is only set aside.
+    Losses, gradients, weights and state must be equal up to rounding in float64; the exit code is 2 if they are not.
+    Nothing is evaluated: `--val` is only set aside.
     """
     from vlmdsl.api.verify import verify  # `verify --help` does not wait for it
 
