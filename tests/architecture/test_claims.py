@@ -93,10 +93,10 @@ def command_of(words: list[str]) -> tuple[click.Command, list[str]]:
 
 
 def test_commands_and_their_options_exist() -> None:
-    found, wrong = 0, []
+    count, wrong = 0, []
     for path in [*PAGES, *RECIPES, *SOURCES]:
         for words in commands_in(path.read_text("utf-8")):
-            found += 1
+            count += 1
             command, rest = command_of(words)
             # `vlmdsl classify --classes` names an option without a value.
             whole = [*rest, "VALUE"] if rest and rest[-1].startswith("--") else rest
@@ -104,7 +104,7 @@ def test_commands_and_their_options_exist() -> None:
                 command.make_parser(click.Context(command)).parse_args(list(whole))
             except click.NoSuchOption as error:
                 wrong.append(f"{named(path)}: vlmdsl {shlex.join(words)}: {error.format_message()}")
-    assert found > 100
+    assert count > 100
     assert wrong == []
 
 
@@ -127,28 +127,32 @@ def test_options_between_backquotes_are_of_some_command(page: Path) -> None:
 def test_extras_are_those_that_can_be_installed() -> None:
     extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"])
     texts = [path.read_text("utf-8") for path in [*PAGES, *RECIPES, *SOURCES]]
-    asked = {extra for text in texts for words in re.findall(r"vlmdsl\[([\w,-]+)\]", text) for extra in words.split(",")}
-    assert asked
-    assert asked <= extras
+    extras_of_texts = {
+        extra for text in texts for words in re.findall(r"vlmdsl\[([\w,-]+)\]", text) for extra in words.split(",")
+    }
+    assert extras_of_texts
+    assert extras_of_texts <= extras
     listed = (ROOT / "README.md").read_text("utf-8").partition("optional extras: ")[2].partition(".\n\n")[0]
     assert {extra for extra in extras if f"`{extra}`" not in listed} == set()
 
 
 def offered(recipe: Path) -> list[dict[str, str]]:
     """The values of hyper-parameters that a header offers: `pipeline="crop"`, `layers=1`."""
-    given = [dict(re.findall(r"(\w+)=(\"[^\"]*\"|[\w.%-]+)", quoted)) for quoted in re.findall(r"`([^`]+)`", header(recipe))]
+    offers = [
+        dict(re.findall(r"(\w+)=(\"[^\"]*\"|[\w.%-]+)", quoted)) for quoted in re.findall(r"`([^`]+)`", header(recipe))
+    ]
     names = {name for name, _ in card_of(recipe.stem).knobs}
-    return [values for values in given if values and values.keys() <= names]
+    return [values for values in offers if values and values.keys() <= names]
 
 
 def test_values_that_headers_offer_are_taken() -> None:
-    found = 0
+    count = 0
     for recipe in RECIPES:
         for values in offered(recipe):
-            found += 1
+            count += 1
             knobs = parse_hyper_parameters([f"{name}={value.strip(chr(34))}" for name, value in values.items()])
             assert vlmdsl.check(recipe.read_text("utf-8"), file=str(recipe), knobs=knobs) == [], (recipe.stem, values)
-    assert found > 20
+    assert count > 20
 
 
 def test_stand_ins_that_headers_offer_are_there() -> None:

@@ -18,8 +18,8 @@ def examples() -> Iterator[doctest.DocTest]:
     for module in pkgutil.walk_packages(vlmdsl.__path__, "vlmdsl."):
         if module.name.rpartition(".")[2] == "__main__" or ".trackers." in module.name:
             continue
-        found = import_module(module.name)
-        for test in finder.find(found, module.name, globs=dict(vars(found))):
+        imported = import_module(module.name)
+        for test in finder.find(imported, module.name, globs=dict(vars(imported))):
             source = "".join(example.source for example in test.examples)
             if source and not any(call in source for call in TRAINS):
                 yield test
