@@ -79,7 +79,7 @@ def test_a_mixture_on_two_processes_is_that_on_one(micro: int | None, parallel: 
 
 def staged(out: str) -> list[dict[str, Any]]:
     """The weights that this process has at the end of each of two stages, whose steps are taken in float64."""
-    settings = {**SETTINGS, "train.steps": 2, "stages.main.train.steps": 3}
+    settings = {**SETTINGS, "train.steps": 2, "stages.main.train.steps": 3, "stages.main.model.image_size": 16}
     build, models = StageOfRun.build, list[Model]()
 
     def precise_model(*arguments: Any) -> Model:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlmdsl.api.driver import Built, build, build_flows
 from vlmdsl.backends.plan import Plan, make_plan
@@ -16,7 +17,13 @@ from vlmdsl.ir.text import program_text
 from vlmdsl.passes import optimise
 from vlmdsl.source import SourceMap, Span
 
+if TYPE_CHECKING:
+    from vlmdsl.schema import RunConfig
+
 __all__ = ["FlowPlans", "dump", "plan", "plan_flows"]
+
+_SIDE, _TOKENS = 224, 49
+"""The side of an image in pixels and its patches, unless something else is said."""
 
 
 def plan(
@@ -27,12 +34,12 @@ def plan(
     world: int = 1,
     dim: int = 512,
     dtype: str = "float32",
-    image_tokens: int = 49,
+    image_tokens: int = _TOKENS,
     text_tokens: int = 32,
     vocabulary: int = 49_408,
     references: int = 65_536,
     samples: int = 1_000_000,
-    image_size: int = 224,
+    image_size: int = _SIDE,
     micro: int | None = None,
     lowering: str | Mapping[str, str] = "auto",
     passes: str = "all",
@@ -107,8 +114,9 @@ def plan_flows(
     """Return the plans of all flows of a recipe; the options are those of `plan`.
 
     `train.batch`, `train.micro` and lowerings of the settings in the file `config` and in `overrides`, as for
-    `vlmdsl.train`, are those of the plan, of each flow its own; the arguments come after those of the file. Raises
-    `DiagnosticError` (V0848) where an argument and `overrides` disagree.
+    `vlmdsl.train`, are those of the plan, of each flow its own; the arguments come after those of the file. Where a stage
+    has images of its own size, `image_size` and `image_tokens` grow or shrink as they do. Raises `DiagnosticError`
+    (V0848) where an argument and `overrides` disagree.
 
     >>> len(plan_flows("clip").flows), plan_flows("clip", overrides=["train.batch=64"]).flows[0][1].batch
     (1, 64)
@@ -119,14 +127,19 @@ def plan_flows(
     plans = []
     of_flow: Callable[[Built], Mapping[str, Any]] = lambda _: sizes  # noqa: E731 - or that of the settings
     if config is not None or overrides:
-        of_flow = _by_settings(flows, config, overrides, {name: own for name, own in named.items() if own is not None})
+        arguments = {name: own for name, own in named.items() if own is not None}
+        of_flow = _by_settings(flows, config, overrides, arguments, options)
     for built in flows:
-        plans.append((built, make_plan(built.planned, sources=built.front_end.sources, **of_flow(built), **options)))
+        plans.append((built, make_plan(built.planned, sources=built.front_end.sources, **{**options, **of_flow(built)})))
     return FlowPlans(tuple(plans))
 
 
 def _by_settings(
-    flows: Sequence[Built], config: str | Path | None, overrides: Iterable[str], named: Mapping[str, object]
+    flows: Sequence[Built],
+    config: str | Path | None,
+    overrides: Iterable[str],
+    named: Mapping[str, object],
+    options: Mapping[str, Any],
 ) -> Callable[[Built], Mapping[str, Any]]:
     """What the settings of a run say about the step of a flow."""
     from vlmdsl.api.runs import load_settings, lowering_of, parts_of  # the plan without settings needs none of it
@@ -138,9 +151,24 @@ def _by_settings(
     def of_flow(built: Built) -> Mapping[str, Any]:
         train = config_of(resolved, built.stage.name, built.flow.name).train
         batch = train.batch if "batch" in train.model_fields_set else _BATCH
-        return {"batch": batch, "micro": train.micro, "lowering": lowering_of(resolved, built, terms)}
+        sizes = _of_images(resolved, built.stage.name, options)
+        return {"batch": batch, "micro": train.micro, "lowering": lowering_of(resolved, built, terms), **sizes}
 
     return of_flow
+
+
+def _of_images(config: RunConfig, stage: str, options: Mapping[str, Any]) -> dict[str, int]:
+    """The side of an image and its patches, of a stage with images of its own size: those of the plan, as much larger or
+    smaller as its images are than those of the run."""
+    from vlmdsl.schema import image_size_of
+
+    own = image_size_of(config, stage)
+    if own is None:
+        return {}
+    side, tokens = options.get("image_size", _SIDE), options.get("image_tokens", _TOKENS)
+    built_in_size = import_module("vlmdsl.runtime.modules.towers.build").built_in_size  # which needs torch
+    ratio = own / (config.model.image_size or built_in_size(config.model.image_encoder) or _SIDE)
+    return {"image_size": max(1, round(side * ratio)), "image_tokens": max(1, round(tokens * ratio**2))}
 
 
 _BATCH = 1024

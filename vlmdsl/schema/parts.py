@@ -12,7 +12,7 @@ from vlmdsl.diagnostics.catalog.configuration import BadSetting
 from vlmdsl.schema.run import RunConfig
 from vlmdsl.source import Span
 
-__all__ = ["PARTS", "Parts", "config_of", "shares_of", "unknown_parts"]
+__all__ = ["PARTS", "Parts", "config_of", "image_size_of", "shares_of", "unknown_parts"]
 
 PartKind: TypeAlias = Literal["stages", "flows"]
 PARTS: tuple[PartKind, PartKind] = ("stages", "flows")
@@ -23,7 +23,8 @@ _Section = TypeVar("_Section", bound=BaseModel)
 
 
 def config_of(config: RunConfig, stage: str = "", flow: str = "") -> RunConfig:
-    """The configuration of a flow of a stage: that of the run, overridden by the stage, then by the flow.
+    """The configuration of a flow of a stage: that of the run, overridden by the stage, then by the flow; but for `model`,
+    since the towers are those of the run (`image_size_of`).
 
     >>> from vlmdsl.schema import load_config
     >>> config, _ = load_config(overrides=["train.batch=8", "stages.second.train.steps=7"])
@@ -34,11 +35,23 @@ def config_of(config: RunConfig, stage: str = "", flow: str = "") -> RunConfig:
         if part is not None:
             changed = {
                 name: _changed(getattr(config, name), section)
-                for name in part.model_fields_set
+                for name in part.model_fields_set - {"model"}
                 if isinstance(section := getattr(part, name), BaseModel)
             }
             config = config.model_copy(update=changed)
     return config
+
+
+def image_size_of(config: RunConfig, stage: str) -> int | None:
+    """The size to which the images of a stage are resized, where it has one of its own.
+
+    >>> from vlmdsl.schema import load_config
+    >>> config, _ = load_config(overrides=["stages.second.model.image_size=64"])
+    >>> image_size_of(config, "first"), image_size_of(config, "second")
+    (None, 64)
+    """
+    part = config.stages.get(stage)
+    return None if part is None else part.model.image_size
 
 
 def shares_of(config: RunConfig, shares: Mapping[str, float]) -> dict[str, float]:

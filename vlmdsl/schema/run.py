@@ -5,7 +5,7 @@ The defaults train a small model on the built-in data in a few minutes of CPU ti
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializationInfo, model_serializer
 
@@ -25,6 +25,7 @@ __all__ = [
     "TrainConfig",
 ]
 
+_Section = TypeVar("_Section", bound=Section)
 LoweringName: TypeAlias = Literal["auto", "dense", "chunked"]
 
 
@@ -307,14 +308,16 @@ class TrackingConfig(Section):
     report: bool = Field(True, description="whether a run writes `report.html` at its end, as `vlmdsl report` does")
 
 
-_IN_A_STAGE = {"steps", "batch", "micro", "clip_gradient_norm", "precision"}
+def _only(*possible: str) -> AfterValidator:
+    """A section of which a stage may set these alone."""
 
+    def check(section: _Section) -> _Section:
+        others = sorted(section.model_fields_set - {*possible})
+        if others:
+            raise ValueError(f"cannot set `{others[0]}`, which is one for the whole run, only {', '.join(sorted(possible))}")
+        return section
 
-def _of_a_stage(train: TrainConfig) -> TrainConfig:
-    others = sorted(train.model_fields_set - _IN_A_STAGE)
-    if others:
-        raise ValueError(f"cannot set `{others[0]}`, which is one for the whole run, only {', '.join(sorted(_IN_A_STAGE))}")
-    return train
+    return AfterValidator(check)
 
 
 class _Part(BaseModel):
@@ -334,10 +337,11 @@ class _Part(BaseModel):
 class StageConfig(_Part):
     """What one stage of a run sets for itself."""
 
+    model: Annotated[ModelConfig, _only("image_size")] = ModelConfig()
     data: DataConfig = DataConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
-    train: Annotated[TrainConfig, AfterValidator(_of_a_stage)] = TrainConfig()
+    train: Annotated[TrainConfig, _only("steps", "batch", "micro", "clip_gradient_norm", "precision")] = TrainConfig()
 
 
 class FlowConfig(_Part):
@@ -368,8 +372,9 @@ class RunConfig(Section):
     tracking: TrackingConfig = TrackingConfig()
     stages: dict[str, StageConfig] = Field(
         {},
-        description="stage of the recipe -> its own `data`, `optimizer`, `schedule` and `train` (steps, batch, micro, "
-        "clip_gradient_norm, precision): `stages.second.train.steps=100`; the rest is that of the run",
+        description="stage of the recipe -> its own `data`, `optimizer`, `schedule`, `train` (steps, batch, micro, "
+        "clip_gradient_norm, precision) and `model.image_size`, the size to which its images are resized, for the towers of "
+        "the run: `stages.second.train.steps=100`; the rest is that of the run",
     )
     flows: dict[str, FlowConfig] = Field(
         {},

@@ -25,6 +25,16 @@ def test_the_plan_has_the_schedule_of_each_flow() -> None:
     assert [(flow["stage"], flow["flow"], flow["share"]) for flow in flows] == [("warm", "", 1.0), ("main", "", 1.0)]  # type: ignore[attr-defined]
 
 
+def test_a_stage_with_larger_images_is_planned_for_them() -> None:
+    words = {"overrides": ["stages.main.model.image_size=64"]}
+    warm, main = (planned for _, planned in plan_flows(STAGES, **words).flows)
+    assert warm.to_json() == vlmdsl.plan(STAGES, stage="warm").to_json()
+    assert main.to_json() == vlmdsl.plan(STAGES, stage="main", image_size=448, image_tokens=196).to_json()
+    words = {"overrides": ["stages.main.model.image_size=64", "model.image_size=128"]}
+    _, (_, main) = plan_flows(STAGES, **words, image_size=128, image_tokens=64).flows
+    assert main.to_json() == vlmdsl.plan(STAGES, stage="main", image_size=64, image_tokens=16).to_json()
+
+
 def test_one_flow_is_planned_by_name_as_a_recipe_of_its_own() -> None:
     assert vlmdsl.plan(FLOWS, flow="pairs").regions == vlmdsl.plan("clip").regions
     with pytest.raises(vlmdsl.DiagnosticError) as caught:

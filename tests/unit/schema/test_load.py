@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from vlmdsl.schema import Parts, RunConfig, dump_config, load_config, schema_of_config, setting_names
+from vlmdsl.schema import (
+    Parts,
+    RunConfig,
+    config_of,
+    dump_config,
+    image_size_of,
+    load_config,
+    schema_of_config,
+    setting_names,
+)
 from vlmdsl.source import SourceMap
 
 
@@ -211,6 +220,23 @@ def test_an_invalid_section_is_reported_beneath_a_later_setting(tmp_path: Path) 
     config, diagnostics = load_config(written(tmp_path, "train: [1, 2]\n"), ["train.steps=3"])
     assert config is None
     assert [diagnostic.code for diagnostic in diagnostics] == ["V0812"]
+
+
+def test_a_stage_sets_of_its_towers_the_size_of_images_only(tmp_path: Path) -> None:
+    path = written(tmp_path, "model: {image_size: 32}\nstages: {warm: {model: {image_size: 64}}, main: {model: {}}}\n")
+    config, diagnostics = load_config(path)
+    assert config is not None, diagnostics
+    assert [image_size_of(config, stage) for stage in ("warm", "main", "other")] == [64, None, None]
+    assert [config_of(config, stage).model.image_size for stage in ("warm", "main")] == [32, 32]  # the towers are the run's
+    assert load_config(written(tmp_path, dump_config(config))) == (config, [])
+    assert faults(overrides=["stages.warm.model.dimension=8"]) == [
+        "V0812 --set:1:1 [stages.warm.model.dimension] `stages.warm.model` cannot set `dimension`, "
+         "which is one for the whole run, only image_size"
+    ]
+    assert faults(overrides=["stages.warm.model.imagesize=8"]) == [
+        "V0811 --set:1:1 [stages.warm.model.imagesize] there is no setting `stages.warm.model.imagesize` | "
+         "did you mean `stages.warm.model.image_size`?"
+    ]
 
 
 def test_settings_of_stages_and_flows_that_the_recipe_lacks_are_reported_where_they_are(tmp_path: Path) -> None:

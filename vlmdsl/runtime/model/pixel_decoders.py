@@ -59,7 +59,7 @@ class PixelDecoders(ModuleFamily):
     def __init__(self) -> None:
         super().__init__()
         self.parts = NamedModules()
-        self._shapes: dict[str, tuple[PixelDecoderSettings, int, int]] = {}
+        self._shapes: dict[str, tuple[PixelDecoderSettings, int, int, int | None]] = {}
 
     @classmethod
     def of(cls, needs: Needs, below: Families) -> PixelDecoders:
@@ -73,7 +73,7 @@ class PixelDecoders(ModuleFamily):
         return own
 
     def token_length(self, module: Module) -> int | None:
-        settings, states_width, _ = self._shapes[module.name]
+        settings, states_width, *_ = self._shapes[module.name]
         return states_width if settings.output == "states" else None
 
     def inputs(self, value: Value, environment: Environment, use: Use, model: OfModel) -> TowerInput:
@@ -96,7 +96,8 @@ class PixelDecoders(ModuleFamily):
         if settings.output == "tanh" and not form.within_one:
             whose = "standardises its pixels to numbers outside [-1, 1], which a decoder that ends in a tanh cannot give"
             raise _unfit(tower, whose, "take a built-in tower, or a decoder without `output`")
-        shape = (replace(settings, patch=form.patch), encoder.states_width, form.patches(1.0))
+        span = None if encoder.built_size is None else encoder.built_size // form.patch
+        shape = (replace(settings, patch=form.patch), encoder.states_width, form.patches(1.0), span)
         if module.name not in self.parts:
             self.parts[module.name] = PixelDecoder(*shape)
             self._shapes[module.name] = shape

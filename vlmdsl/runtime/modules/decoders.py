@@ -42,12 +42,12 @@ class PixelDecoder(nn.Module):
     With `output="states"` to states of all patches, as wide as those that enter.
 
     Position embeddings are fixed sines of a patch's row and column; tokens without a patch, such as a class token, have
-    none.
+    none. With a `span` the patches are spread over the range of a grid of so many rows.
     """
 
     positions: Tensor
 
-    def __init__(self, settings: PixelDecoderSettings, states_width: int, patches: int) -> None:
+    def __init__(self, settings: PixelDecoderSettings, states_width: int, patches: int, span: int | None = None) -> None:
         super().__init__()
         grid = math.isqrt(patches)
         if grid**2 != patches:
@@ -55,7 +55,7 @@ class PixelDecoder(nn.Module):
         self.settings = settings
         self.adapter = nn.Linear(states_width, settings.width)
         self.mask_token = nn.Parameter(torch.empty(settings.width))
-        self.register_buffer("positions", sine_positions(grid, settings.width), persistent=False)
+        self.register_buffer("positions", sine_positions(grid, settings.width, span), persistent=False)
         self.transformer = Transformer(settings.width, settings.depth, settings.heads)
         self.output = nn.Linear(settings.width, states_width if settings.output == "states" else 3 * settings.patch**2)
         initialise_uniform(self)

@@ -11,7 +11,7 @@ from vlmdsl.diagnostics import Diagnostic, DiagnosticError
 from vlmdsl.diagnostics.catalog.data import StreamUnusable
 from vlmdsl.diagnostics.catalog.sources import WeightsUnusable
 from vlmdsl.ir import ONE_SOURCE, Column, Program, Writing, columns, draws, ramps, ramps_in_epochs, sample_index, writings
-from vlmdsl.ir.operations.views import FIELD, SWAP
+from vlmdsl.ir.operations.views import SWAP
 from vlmdsl.runtime.data import (
     BatchLoader,
     FieldMapping,
@@ -51,12 +51,12 @@ from vlmdsl.runtime.model.tower_needs import lengths_of_streams
 from vlmdsl.runtime.modules.recompute import recompute_activations
 from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.runtime.tokenizer import Tokenizers
-from vlmdsl.runtime.training.encoders import built_encoders
+from vlmdsl.runtime.training.encoders import built_encoders, vector_lengths
 from vlmdsl.runtime.training.processes import World
+from vlmdsl.runtime.training.stage_images import StageImages
 from vlmdsl.runtime.training.tokenizers import tokenizers_for
 from vlmdsl.schema import DataConfig, ModelConfig, RunConfig
 from vlmdsl.source import Span
-from vlmdsl.types import VecType, as_value
 
 __all__ = [
     "Data",
@@ -267,14 +267,16 @@ def build_model(
     facts: Mapping[str, Any] | None = None,
     *,
     separate_patches: Collection[str] = (),
+    images: StageImages | None = None,
 ) -> VisionLanguageModel:
     """The towers that the objective needs, with weights drawn from the seed, and the objective, on the world's device.
 
     `facts` is what is known of the data's fields (`FieldMapping.facts`): how many numbers describe a region, or a vector.
-    Towers of `separate_patches` have them for another stage, if this objective does not need them.
+    Towers of `separate_patches` have them for another stage, if this objective does not need them. `images` are those of the
+    stage, where it has a size of its own.
     """
-    encoders = built_encoders([objective], config, tokenizers, facts or {}, separate_patches)
-    lengths = _vector_lengths(objective, facts or {})
+    encoders = built_encoders([objective], config, tokenizers, facts or {}, separate_patches, images)
+    lengths = vector_lengths(objective, facts or {})
     model = VisionLanguageModel(encoders, objective, steps=config.train.steps, lengths=lengths)
     _allocate(objective, encoders, {**lengths, **model.parts.lengths})
     return _settled(model, config, world)
@@ -288,11 +290,12 @@ def build_flow_models(
     facts: Mapping[str, Mapping[str, Any]],
     *,
     separate_patches: Collection[str] = (),
+    images: StageImages | None = None,
 ) -> FlowModels:
     """The same for the objectives of several flows: one model over one set of modules; `facts` are those of each flow."""
     together = {name: fact for own in facts.values() for name, fact in own.items()}
-    encoders = built_encoders([*objectives.values()], config, tokenizers, together, separate_patches)
-    lengths = {flow: _vector_lengths(objective, facts[flow]) for flow, objective in objectives.items()}
+    encoders = built_encoders([*objectives.values()], config, tokenizers, together, separate_patches, images)
+    lengths = {flow: vector_lengths(objective, facts[flow]) for flow, objective in objectives.items()}
     built = FlowModels(encoders, objectives, steps=config.train.steps, lengths=lengths)
     for flow, objective in objectives.items():
         _allocate(objective, encoders, {**lengths[flow], **built.parts.lengths})
@@ -313,13 +316,6 @@ def _allocate(objective: Objective, encoders: Mapping[str, Encoder], others: Map
     """Give queues and means the lengths of the features that enter them; `others` are those of fields that hold vectors, and
     of modules."""
     objective.state.allocate({**others, **lengths_of_streams(encoders, objective.streams)})
-
-
-def _vector_lengths(objective: Objective, facts: Mapping[str, Any]) -> dict[str, int]:
-    """The dimensions of the fields that are read as vectors."""
-    fields = [node for node in objective.program.nodes() if node.operation is FIELD]
-    names = [node.string("name") for node in fields if isinstance(as_value(node.type), VecType)]
-    return {name: facts[name] for name in names if facts.get(name) is not None}
 
 
 def materials_of(config: RunConfig) -> Materials:

@@ -13,6 +13,7 @@ from vlmdsl.ir import Flow, Stage, Writing, ramps, sample_index, writer_of, writ
 from vlmdsl.runtime.data import BatchLoader, MixedBatches, Mixture, Source, Survey, mapped_names, requirements, texts_of
 from vlmdsl.runtime.evaluation import comparison_of, first_image_tower
 from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
+from vlmdsl.runtime.model.image_views import check_image_views
 from vlmdsl.runtime.model.tower_needs import tower_needs
 from vlmdsl.runtime.tokenizer import Tokenizers
 from vlmdsl.runtime.training.assembly import (
@@ -25,14 +26,16 @@ from vlmdsl.runtime.training.assembly import (
     text_fields,
     training_batches,
 )
+from vlmdsl.runtime.training.encoders import built_encoders
 from vlmdsl.runtime.training.initial import initial_checkpoint, initial_tokenizers
 from vlmdsl.runtime.training.measured_parts import has_measured_part
 from vlmdsl.runtime.training.processes import World
 from vlmdsl.runtime.training.records import RunRecord
 from vlmdsl.runtime.training.reference import prepare
+from vlmdsl.runtime.training.stage_images import StageImages
 from vlmdsl.runtime.training.starting import data_facts
 from vlmdsl.runtime.training.tokenizers import tokenizers_for
-from vlmdsl.schema import RunConfig, config_of, shares_of
+from vlmdsl.schema import RunConfig, config_of, image_size_of, shares_of
 from vlmdsl.source.limits import MAXIMUM_WIDTH
 
 __all__ = [
@@ -98,6 +101,8 @@ class StageOfRun:
     before: int
     separate_patches: frozenset[str] = frozenset()
     """Towers of which some stage predicts dropped patches: they have the same stem in all stages, which hand them over."""
+    image_size: int | None = None
+    """The size to which images are resized in this stage, where it is not that of the run."""
 
     @property
     def end(self) -> int:
@@ -135,6 +140,22 @@ class StageOfRun:
         shares = shares_of(self.config, {flow.name: flow.share for flow in self.flows})
         return Mixture(shares, self.config.train.seed, self.name)
 
+    @property
+    def images(self) -> StageImages | None:
+        """The size of its images, where it has one of its own."""
+        return None if self.image_size is None else StageImages(self.image_size, self.name)
+
+    def check_images(self, tokenizers: Tokenizers, facts_of: Mapping[str, DataFacts]) -> None:
+        """V0831, V0832 or V0834 where its towers cannot take images of its own size. No weights are read."""
+        if self.image_size is None:
+            return
+        objectives = [flow.objective for flow in self.flows]
+        facts = {name: fact for own in facts_of.values() for name, fact in own.fields.items()}
+        model = self.config.model.model_copy(update={"pretrained": False})
+        config = self.config.model_copy(update={"model": model})
+        encoders = built_encoders(objectives, config, tokenizers, facts, self.separate_patches, self.images)
+        check_image_views(encoders, [stream for objective in objectives for stream in objective.streams])
+
     def label(self, flow: FlowOfRun) -> str:
         """The name of a flow among all flows of the run: `second.texts`."""
         return ".".join(name for name in (self.name, flow.name) if name)
@@ -146,11 +167,11 @@ class StageOfRun:
         model: Model
         if len(self.flows) == 1:
             own = first.objective, first.config, tokenizers, world, facts[first.name]
-            model = build_model(*own, separate_patches=self.separate_patches)
+            model = build_model(*own, separate_patches=self.separate_patches, images=self.images)
         else:
             objectives = {flow.name: flow.objective for flow in self.flows}
             together = objectives, self.config, tokenizers, world, facts
-            model = build_flow_models(*together, separate_patches=self.separate_patches)
+            model = build_flow_models(*together, separate_patches=self.separate_patches, images=self.images)
         for flow in self.flows:
             if sample_index(flow.objective.program) is not None:
                 flow.objective.state.allocate_samples(facts_of[flow.name].samples)
@@ -232,7 +253,8 @@ def course_of(stages: Iterable[tuple[Stage, Mapping[str, Objective]]], config: R
         flows = tuple(_flow(stage, flow, objectives[flow.name], config, earlier) for flow in stage.flows)
         before = course[-1].end if course else 0
         shares_of(config, {flow.name: flow.share for flow in flows})  # raises here, before data are opened
-        course.append(StageOfRun(stage.name, stage.starts_from, flows, config_of(config, stage.name), before, separate))
+        own = config_of(config, stage.name), before, separate, image_size_of(config, stage.name)
+        course.append(StageOfRun(stage.name, stage.starts_from, flows, *own))
     return tuple(course)
 
 
@@ -248,6 +270,7 @@ def with_settings(course: Sequence[StageOfRun], config: RunConfig) -> tuple[Stag
         replace(
             stage,
             config=config_of(config, stage.name),
+            image_size=image_size_of(config, stage.name),
             flows=tuple(replace(flow, config=config_of(config, stage.name, flow.name)) for flow in stage.flows),
         )
         for stage in course

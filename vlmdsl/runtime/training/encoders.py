@@ -7,6 +7,7 @@ from typing import Any
 
 from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.ir import Stream, root_field
+from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.runtime.model.text_decoders import built_decoder
 from vlmdsl.runtime.model.tower_needs import tower_needs
 from vlmdsl.runtime.modules.towers import Encoder, build_encoder, is_pretrained, longest_text, usual_text_length
@@ -14,11 +15,13 @@ from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
 from vlmdsl.runtime.training.adaptation import adapt
 from vlmdsl.runtime.training.codebooks import USUAL_SIDE, codebook_tower
 from vlmdsl.runtime.training.processes import seed_generators
+from vlmdsl.runtime.training.stage_images import StageImages
 from vlmdsl.runtime.training.tokenizers import encoder_name, tokenizer_notes
 from vlmdsl.runtime.values import ImageFormat, TextFormat
 from vlmdsl.schema import ModelConfig, RunConfig
+from vlmdsl.types import VecType, as_value
 
-__all__ = ["built_encoders", "library_towers"]
+__all__ = ["built_encoders", "library_towers", "vector_lengths"]
 
 
 def built_encoders(
@@ -27,8 +30,10 @@ def built_encoders(
     tokenizers: Tokenizers,
     facts: Mapping[str, Any],
     separate_patches: Collection[str] = (),
+    images: StageImages | None = None,
 ) -> dict[str, Encoder]:
-    """The towers of all objectives, by name; those of `separate_patches` have them for objectives of other stages."""
+    """The towers of all objectives, by name; those of `separate_patches` have them for objectives of other stages. With
+    `images` they take images of the size of a stage, for which they are not built."""
     model = config.model
     streams = [stream for objective in objectives for stream in objective.streams]
     columns = [column for objective in objectives for column in objective.references.columns]
@@ -68,19 +73,32 @@ def built_encoders(
             )
         if is_pretrained(name):  # what is drawn after it is the same whether its weights were drawn or read
             seed_generators(config.train.seed, "weights after", tower)
-        if "Image" in kind and encoders[tower].image_format is None:
-            encoders[tower].image_format = ImageFormat(model.image_size or USUAL_SIDE)
+        if "Image" in kind:
+            _take_images(encoders[tower], name, model, images)
         if "Text" in kind:
             length = model.text_length or (longest_text(name) if need.decoder else None)
-            encoders[tower].take_texts(name, _text_format(encoders[tower], tokenizers[tower], length))
-            encoders[tower].notes += tokenizer_notes(name, model.tokenizer, tokenizers[tower])
+            _take_texts(encoders[tower], name, model, tokenizers[tower], length)
             if need.transform:
                 encoders[tower].transform_vocabulary(name)
             if model.tied_vocabulary:
                 encoders[tower].tie_vocabulary(name)
     adapt(encoders, model)
+    if images is not None:
+        images.check_any(encoders.values())
     books = {tower: need.codebook for tower, need in needs.items() if need.codebook is not None}
-    return encoders | {tower: codebook_tower(tower, book, model, encoders.values()) for tower, book in books.items()}
+    return encoders | {tower: codebook_tower(tower, book, model, encoders.values(), images) for tower, book in books.items()}
+
+
+def _take_images(encoder: Encoder, name: str, model: ModelConfig, images: StageImages | None) -> None:
+    if encoder.image_format is None:
+        encoder.image_format = ImageFormat(model.image_size or USUAL_SIDE)
+    if images is not None:
+        encoder.take_images(name, images.size, images.setting)
+
+
+def _take_texts(encoder: Encoder, name: str, model: ModelConfig, tokenizer: Tokenizer, length: int | None) -> None:
+    encoder.take_texts(name, _text_format(encoder, tokenizer, length))
+    encoder.notes += tokenizer_notes(name, model.tokenizer, tokenizer)
 
 
 def library_towers(config: ModelConfig) -> dict[str, str]:
@@ -93,6 +111,13 @@ def library_towers(config: ModelConfig) -> dict[str, str]:
     named = {"model.image_encoder": config.image_encoder, "model.text_encoder": config.text_encoder}
     named |= {f"model.towers.{tower}": encoder for tower, encoder in config.towers.items()}
     return {setting: name for setting, name in named.items() if is_pretrained(name)}
+
+
+def vector_lengths(objective: Objective, facts: Mapping[str, Any]) -> dict[str, int]:
+    """The dimensions of the fields that are read as vectors."""
+    fields = [node for node in objective.program.nodes() if node.operation is FIELD]
+    names = [node.string("name") for node in fields if isinstance(as_value(node.type), VecType)]
+    return {name: facts[name] for name in names if facts.get(name) is not None}
 
 
 def _facts_of(streams: Iterable[Stream], tower: str, facts: Mapping[str, Any]) -> object:

@@ -75,7 +75,9 @@ def evaluate_run(
         if held_out is None:
             lack = "there is no held-out data, or it has neither texts nor classes that the recipe could be measured by"
             return {}, f"nothing to evaluate: {lack}{'' if evaluate_on else '; `--data` names other data'}"
-        conditions = conditions_of(config, data, evaluate_map, stage=restored.stage.name)
+        conditions = conditions_of(
+            config, data, evaluate_map, stage=restored.stage.name, image_size=restored.stage.image_size
+        )
         # Other data may have samples of the same names: what the folder says is about the run's own.
         untrained = None if evaluate_on else known_untrained(folder, conditions)
         remarks = [] if untrained or not elsewhere else [f"note: {UNTRAINED_ELSEWHERE}"]
@@ -218,12 +220,18 @@ def of_earlier_stages(stored: Mapping[str, Any], stages: Iterable[str]) -> dict[
 
 
 def conditions_of(
-    config: RunConfig, data: Data, evaluate_map: Mapping[str, str] | None = None, *, stage: str = ""
+    config: RunConfig,
+    data: Data,
+    evaluate_map: Mapping[str, str] | None = None,
+    *,
+    stage: str = "",
+    image_size: int | None = None,
 ) -> dict[str, object]:
     """Everything that the numbers of an evaluation depend on besides the weights, as JSON."""
     held_out = None if data.held_out is None else fingerprint(data.held_out)
     return {
         **({"stage": stage} if stage else {}),
+        **({} if image_size is None else {"image_size": image_size}),
         "held_out": held_out,
         "map": {**config.data.map, **(evaluate_map or {})},
         **config.evaluation.model_dump(mode="json", exclude={"every", "batch"}),

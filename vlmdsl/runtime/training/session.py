@@ -225,6 +225,8 @@ def _open(
                 setting = f"stages.{stage.name}.train.batch"
                 check_batch(len(own.train), flow.config.train.batch, world.size, setting=setting)
     tokenizers = stored_tokenizers(checkpoint) if checkpoint else tokenizers_of_course(course, data)
+    for stage in course[1:]:
+        stage.check_images(tokenizers, DataFacts.of(data.stages[stage.name]))
     return _Opened(course, config, data, tokenizers, checkpoint, damaged, elsewhere)
 
 
@@ -282,7 +284,9 @@ def _begin(
         scale=LossScale.of(stage.config.train.precision),
         batches=prepared.batches,
         held_out=prepared.held_out,
-        conditions=conditions_of(opened.config, prepared.data[stage.measured.name], stage=stage.name),
+        conditions=conditions_of(
+            opened.config, prepared.data[stage.measured.name], stage=stage.name, image_size=stage.image_size
+        ),
         surveys=prepared.surveys,
         notes=[] if over is not None else opened.damaged,
         elsewhere=opened.elsewhere,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -54,6 +54,15 @@ class ImageFormat:
         return all(
             abs(level - mean) <= spread for mean, spread in zip(self.mean, self.deviation, strict=True) for level in (0, 1)
         )
+
+    def of_size(self, size: int) -> ImageFormat:
+        """The same form with images of another size, and the margin that is cut off in proportion.
+
+        >>> ImageFormat(224, shorter=256).of_size(448).shorter
+        512
+        """
+        shorter = None if self.shorter is None else round(self.shorter * size / self.size)
+        return replace(self, size=size, shorter=shorter)
 
     def side(self, share: float) -> int:
         """The side nearest to that share of `size` that the encoders take, in pixels."""

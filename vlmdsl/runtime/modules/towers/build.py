@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -22,7 +22,7 @@ from vlmdsl.runtime.modules.towers.open_clip_model import OpenClipEncoder
 from vlmdsl.runtime.modules.towers.timm_images import TimmEncoder
 from vlmdsl.source import Span
 
-__all__ = ["FAMILIES", "Request", "build_encoder", "encoder_names", "longest_text"]
+__all__ = ["FAMILIES", "Request", "build_encoder", "built_in_size", "encoder_names", "longest_text"]
 
 _HERE = Span("encoders", 0, 0)
 _PLAIN_STEM = (
@@ -290,6 +290,20 @@ def _misfit(encoder: Encoder, request: Request) -> tuple[str, str] | None:
             "use its own tokenizer: leave `model.tokenizer` out",
         )
     return None
+
+
+def built_in_size(name: str) -> int | None:
+    """The size of the images of a built-in image encoder, in pixels, unless another one is asked for; None of others.
+
+    >>> built_in_size("vit:tiny")
+    32
+    """
+    family, _, preset = name.partition(":")
+    sizes: dict[str, Mapping[str, vit.VisionConfig] | Mapping[str, groupvit.GroupingConfig]] = {
+        "vit": vit.PRESETS, "segclip": vit.PRESETS, "groupvit": groupvit.PRESETS
+    }  # fmt: skip
+    config = sizes.get(family, {}).get(preset)
+    return None if config is None else config.image_size
 
 
 def _unknown(name: str, kind: Kind) -> Diagnostic:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from vlmdsl import ir
@@ -59,6 +60,8 @@ class Encoder(nn.Module):
 
     image_format: ImageFormat | None = None
     """The format of images for an image encoder: size and standardisation."""
+    built_size: int | None = None
+    """The size of the images that an image encoder was built for, where it takes others since (`take_images`)."""
     vocabulary_size: int | None = None
     """Token ids of a text encoder are below this."""
     text_length: int | None = None
@@ -112,6 +115,39 @@ class Encoder(nn.Module):
         """The files from which a tower of another library is built again without its weights, by name: `FAMILY:FOLDER` with
         them in the folder, which is not `pretrained`. Nothing is asked of a hub then. Empty for other towers."""
         return {}
+
+    def take_images(self, name: str, size: int, setting: str) -> None:
+        """Take images of another size from now on, with the same weights: in the form of `image_format`, as views are.
+
+        Raises `DiagnosticError` (V0831) where the encoder called `name` cannot take them; `setting` is what asks for the
+        size.
+        """
+        form = self.image_format
+        if form is None or size == form.size:
+            return
+        patch = form.patch or 1
+        whole = max(patch, round(size / patch) * patch)
+        problem, help = "", f"set `{setting}={whole}`"
+        if form.patch is not None and size % patch:
+            problem = f"cuts images into patches of {patch} pixels, which do not fill {size}"
+        elif not (form.resizable if form.patch is not None else self._reads_images_of(size)):
+            problem = f"takes images of {form.size} pixels only, not {size}"
+            help = f"leave `{setting}` out, or choose a tower that takes other sizes, such as `vit:`"
+        if problem:
+            raise DiagnosticError((EncoderDoesNotFit.at(Span("encoders", 0, 0), name=name, problem=problem, help=(help,)),))
+        self.built_size, self.image_format = self.built_size or form.size, form.of_size(size)
+
+    @torch.no_grad()
+    def _reads_images_of(self, size: int) -> bool:
+        """Whether an encoder that does not say which sizes it takes reads images of this one."""
+        training, weight = self.training, next(self.parameters(), torch.zeros(()))
+        try:
+            self.eval()(torch.zeros(1, 3, size, size, device=weight.device, dtype=weight.dtype))
+        except Exception:  # whatever an encoder of one size raises
+            return False
+        finally:
+            self.train(training)
+        return True
 
     def take_texts(self, name: str, form: TextFormat) -> None:
         """Set the format of texts of the text encoder called `name`.

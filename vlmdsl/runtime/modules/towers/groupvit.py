@@ -75,7 +75,7 @@ class GroupingTransformer(Encoder):
         self.config = config
         self.image_format = ImageFormat(config.image_size, patch=config.patch_size)
         self.groups = config.groups[-1]
-        self.noise_length = sum(own * entering for entering, own in pairwise((config.grid**2, *config.groups)))
+        self.noise_length = self._noise_length()
         stem = convolution_stem if config.stem == "convolution" else patch_stem
         self.stem = stem(config.width, config.patch_size)
         self.positions = nn.Parameter(_WEAK * sine_positions(config.grid, config.width))
@@ -89,10 +89,19 @@ class GroupingTransformer(Encoder):
         self.pooled_projection = nn.Linear(config.width, dimension, bias=False) if "pooled" in self.yields else None
         self.token_projection = nn.Linear(config.width, dimension, bias=False) if "tokens" in self.yields else None
 
+    def take_images(self, name: str, size: int, setting: str) -> None:
+        """As for every encoder; the noise is for as many patches."""
+        super().take_images(name, size, setting)
+        self.noise_length = self._noise_length()
+
+    def _noise_length(self) -> int:
+        assert self.image_format is not None
+        return sum(own * entering for entering, own in pairwise((self.image_format.patches(1.0), *self.config.groups)))
+
     def forward(
         self, values: Tensor, mask: Tensor | None = None, keep: Tensor | None = None, noise: Tensor | None = None
     ) -> EncodedFeatures:
-        """Features of images whose side S is any multiple of the patch size, with noise at most the config's.
+        """Features of images whose side S is any multiple of the patch size, with noise at most that of `image_format`.
 
         `keep [b, K]` are the patches to encode (all others are dropped), `mask` must be None. `noise [b, noise_length]`,
         standard Gumbel, is used in training mode; without it every segment is assigned to its most likely group.

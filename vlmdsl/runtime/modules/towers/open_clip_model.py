@@ -140,9 +140,10 @@ class OpenClipEncoder(Encoder):
     def _encoded(self, values: Tensor) -> Any:
         """The library's own output; images of another side than its own have interpolated positions."""
         form = self.image_format
-        if form is None or form.patch is None or values.shape[-1] == form.size:
+        size = None if form is None else self.built_size or form.size
+        if form is None or size is None or form.patch is None or values.shape[-1] == size:
             return self.model(values)
-        positions = _interpolated(self.model.positional_embedding, form.size // form.patch, values.shape[-1] // form.patch)
+        positions = _interpolated(self.model.positional_embedding, size // form.patch, values.shape[-1] // form.patch)
         return functional_call(self.model, {"positional_embedding": positions}, (values,))
 
     def _states(self, values: Tensor, keep: Tensor | None) -> Tensor:

@@ -62,7 +62,7 @@ class CentreTransformer(Encoder):
         self.image_format = ImageFormat(vision.image_size, patch=vision.patch_size)
         self.overlapping_patches = vision.stem == "convolution"
         self.groups = config.centres
-        self.noise_length = config.centres * vision.grid**2
+        self.noise_length = self._noise_length()
         stem = convolution_stem if vision.stem == "convolution" else patch_stem
         self.stem = stem(vision.width, vision.patch_size).requires_grad_(False)
         self.register_buffer("positions", sine_positions(vision.grid, vision.width), persistent=False)
@@ -75,10 +75,19 @@ class CentreTransformer(Encoder):
         self.token_projection = nn.Linear(vision.width, dimension, bias=False) if "tokens" in self.yields else None
         self.restoring = _Restoring(vision.width, vision.heads, config) if "states" in self.yields else None
 
+    def take_images(self, name: str, size: int, setting: str) -> None:
+        """As for every encoder; the noise is for as many patches."""
+        super().take_images(name, size, setting)
+        self.noise_length = self._noise_length()
+
+    def _noise_length(self) -> int:
+        assert self.image_format is not None
+        return self.config.centres * self.image_format.patches(1.0)
+
     def forward(
         self, values: Tensor, mask: Tensor | None = None, keep: Tensor | None = None, noise: Tensor | None = None
     ) -> EncodedFeatures:
-        """Features of images whose side S is any multiple of the patch size, with noise at most the config's.
+        """Features of images whose side S is any multiple of the patch size, with noise at most that of `image_format`.
 
         `keep [b, K]` are the patches to encode (all others are dropped), `mask` must be None. `noise [b, noise_length]`,
         standard Gumbel, is used in training mode; without it every patch is assigned to its most likely centre.

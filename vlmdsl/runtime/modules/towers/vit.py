@@ -119,7 +119,7 @@ class VisionTransformer(Encoder):
             if self.mask_token is None:
                 raise ValueError("this encoder was built without `replaced_patches`, but some of its images have such")
             patches = torch.where(replace[:, :, None], self.mask_token, patches)
-        patches = patches + self._positions(side // size)
+        patches = patches + self.positions_of(side)
         if keep is not None:
             patches = keep_tokens(patches, keep)
         if self.class_token is not None:
@@ -155,7 +155,9 @@ class VisionTransformer(Encoder):
             mask=mask,
         )
 
-    def _positions(self, grid: int) -> Tensor:
+    def positions_of(self, side: int) -> Tensor:
+        """The positions `[P, W]` of the patches of images of this side."""
+        grid = side // self.config.patch_size
         if grid == self.config.grid:
             return self.positions
         return sine_positions(grid, self.config.width, self.config.grid).to(self.positions)

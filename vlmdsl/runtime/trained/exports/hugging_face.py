@@ -119,7 +119,7 @@ def _image_half(trained: TrainedModel, side: ImageSide, transformers: ModuleType
         pooler_act="linear",
     )
     identity = torch.eye(shape.width)
-    positions = torch.cat([torch.zeros(1, shape.width), tower.positions])
+    positions = torch.cat([torch.zeros(1, shape.width), tower.positions_of(side.form.size).cpu()])
     weights = {
         "embeddings.cls_token": tower.class_token[None, None],  # type: ignore[index]
         "embeddings.position_embeddings": positions[None],

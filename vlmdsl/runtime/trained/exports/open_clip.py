@@ -80,7 +80,7 @@ def _vision(side: ImageSide) -> tuple[dict[str, Tensor], dict[str, Any]]:
     weights = {
         "visual.class_embedding": tower.class_token,
         "visual.positional_embedding": torch.cat(
-            [torch.zeros(1, shape.width), (tower.positions + tower.stem.bias).detach().cpu()]
+            [torch.zeros(1, shape.width), (tower.positions_of(side.form.size) + tower.stem.bias).detach().cpu()]
         ),
         "visual.conv1.weight": tower.stem.weight,
         "visual.ln_post.weight": norm.weight,

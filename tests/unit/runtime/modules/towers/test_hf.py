@@ -178,6 +178,16 @@ def test_dropped_patches_of_a_vision_transformer_change_nothing_but_their_absenc
     assert not torch.allclose(kept.pooled, encoder(pixels).pooled)
 
 
+@pytest.mark.parametrize("model", INTERPOLATING)
+def test_images_of_another_size_are_read_as_views_of_it_are(model, tmp_path):
+    encoder = build_encoder(saved(CONFIGS[model][1](), tmp_path), "Image", 16).eval()
+    pixels = [torch.randn(2, 3, side, side) for side in (32, 64)]
+    before = [encoder(images).pooled for images in pixels]
+    encoder.take_images("hf:own", 64, "stages.second.model.image_size")
+    assert encoder.image_format.size == 64
+    assert all(torch.equal(encoder(images).pooled, own) for images, own in zip(pixels, before, strict=True))
+
+
 def test_a_model_that_merges_its_patches_takes_no_dropped_ones(tmp_path):
     config = transformers.SwinConfig(
         image_size=32, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[1, 2], window_size=4

@@ -95,6 +95,17 @@ def test_other_sizes_are_declared_where_positions_are_interpolated() -> None:
     assert larger.image_format.size == 64
 
 
+@pytest.mark.parametrize("name", ["timm:transformer", "open_clip:small"])
+def test_images_of_another_size_are_read_as_views_of_it_are(name: str) -> None:
+    encoder = build_encoder(name, "Image", 16, pretrained=False).eval()
+    own, larger = images(encoder), images(encoder, side=64)
+    before = encoder(own).pooled, encoder(larger).pooled
+    encoder.take_images(name, 64, "stages.second.model.image_size")
+    assert encoder.image_format is not None
+    assert encoder.image_format.size == 64
+    torch.testing.assert_close((encoder(own).pooled, encoder(larger).pooled), before, rtol=0, atol=0)
+
+
 def test_positions_of_other_sizes_are_resized_as_the_library_does_it() -> None:
     """A constant table stays constant, a ramp a ramp, and the class token keeps its own."""
     ramp = torch.arange(4.0).repeat_interleave(4)
