@@ -53,7 +53,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, se
     def watched(self: BegunStage, signals: Any) -> None:
         def note(_: object, arguments: tuple[Any, ...]) -> None:
             images = [value for value in arguments[0].values.values() if isinstance(value, ImageBatch)]
-            seen.setdefault(self.name, set()).update(image.pixels.shape[-1] for image in images)
+            seen.setdefault(self.stage.name, set()).update(image.pixels.shape[-1] for image in images)
 
         handle = self.model.register_forward_pre_hook(note)
         begin(self, signals)
@@ -160,9 +160,9 @@ stage second from first {
 """
 CROPS = """vlo 1
 recipe crops(image: Image, text: Text)
-let views = multi_crop(image, global=2, local=1, small_side=50%)
-stage first { minimize contrast(views[0], text) }
-stage second from first { minimize contrast(views[2], text) }
+let crops = contrast(multi_crop(image, n=1, small=1, small_side=50%), text, temperature=0.1)
+stage first { minimize crops }
+stage second from first { minimize crops }
 """
 GROUPING = {"data.map": {"superpixels": "superpixels(image)"}}
 RECIPES: dict[str, tuple[str, dict[str, object]]] = {
@@ -198,7 +198,7 @@ def test_the_recipes_that_promise_it(recipe: str, tmp_path: Path) -> None:
     stage = {"pali": "all", "fiber": "fine"}[recipe]
     settings: dict[str, object] = {f"stages.{stage}.model.image_size": 64, "evaluation.captions": 4}
     if recipe == "pali":
-        settings["data.map"] = {"prompt": "template(shape)", "target": "text"}
+        settings["data.map"] = {"prompt": "summarize(text)", "target": "text"}
     result = train(recipe, tmp_path / "run", steps=1, knobs=knobs[recipe], settings=settings)
     assert result.evaluation["conditions"]["image_size"] == 64
     assert size_of(vlmdsl.load(result.folder)) == 64

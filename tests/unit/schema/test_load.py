@@ -229,13 +229,12 @@ def test_a_stage_sets_of_its_towers_the_size_of_images_only(tmp_path: Path) -> N
     assert [image_size_of(config, stage) for stage in ("warm", "main", "other")] == [64, None, None]
     assert [config_of(config, stage).model.image_size for stage in ("warm", "main")] == [32, 32]  # the towers are the run's
     assert load_config(written(tmp_path, dump_config(config))) == (config, [])
+    of_run, near = "which is one for the whole run, only image_size", "did you mean `stages.warm.model.image_size`?"
     assert faults(overrides=["stages.warm.model.dimension=8"]) == [
-        "V0812 --set:1:1 [stages.warm.model.dimension] `stages.warm.model` cannot set `dimension`, "
-         "which is one for the whole run, only image_size"
+        "V0812 --set:1:1 [stages.warm.model.dimension] `stages.warm.model` cannot set `dimension`, " + of_run
     ]
     assert faults(overrides=["stages.warm.model.imagesize=8"]) == [
-        "V0811 --set:1:1 [stages.warm.model.imagesize] there is no setting `stages.warm.model.imagesize` | "
-         "did you mean `stages.warm.model.image_size`?"
+        "V0811 --set:1:1 [stages.warm.model.imagesize] there is no setting `stages.warm.model.imagesize` | " + near
     ]
 
 

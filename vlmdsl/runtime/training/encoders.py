@@ -9,7 +9,7 @@ from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.ir import Stream, root_field
 from vlmdsl.ir.operations.views import FIELD
 from vlmdsl.runtime.model.text_decoders import built_decoder
-from vlmdsl.runtime.model.tower_needs import tower_needs
+from vlmdsl.runtime.model.tower_needs import TowerNeed, tower_needs
 from vlmdsl.runtime.modules.towers import Encoder, build_encoder, is_pretrained, longest_text, usual_text_length
 from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
 from vlmdsl.runtime.training.adaptation import adapt
@@ -76,12 +76,7 @@ def built_encoders(
         if "Image" in kind:
             _take_images(encoders[tower], name, model, images)
         if "Text" in kind:
-            length = model.text_length or (longest_text(name) if need.decoder else None)
-            _take_texts(encoders[tower], name, model, tokenizers[tower], length)
-            if need.transform:
-                encoders[tower].transform_vocabulary(name)
-            if model.tied_vocabulary:
-                encoders[tower].tie_vocabulary(name)
+            _take_texts(encoders[tower], name, need, model, tokenizers[tower])
     adapt(encoders, model)
     if images is not None:
         images.check_any(encoders.values())
@@ -96,9 +91,14 @@ def _take_images(encoder: Encoder, name: str, model: ModelConfig, images: StageI
         encoder.take_images(name, images.size, images.setting)
 
 
-def _take_texts(encoder: Encoder, name: str, model: ModelConfig, tokenizer: Tokenizer, length: int | None) -> None:
+def _take_texts(encoder: Encoder, name: str, need: TowerNeed, model: ModelConfig, tokenizer: Tokenizer) -> None:
+    length = model.text_length or (longest_text(name) if need.decoder else None)
     encoder.take_texts(name, _text_format(encoder, tokenizer, length))
     encoder.notes += tokenizer_notes(name, model.tokenizer, tokenizer)
+    if need.transform:
+        encoder.transform_vocabulary(name)
+    if model.tied_vocabulary:
+        encoder.tie_vocabulary(name)
 
 
 def library_towers(config: ModelConfig) -> dict[str, str]:
