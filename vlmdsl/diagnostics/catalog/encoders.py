@@ -30,7 +30,8 @@ class EncoderDoesNotFit(Problem):
     explanation = (
         "An image encoder cuts images into patches, so `model.image_size` must be a multiple of its patch size; a "
         "pretrained one expects the image size that it was trained with. Images of a stage may have another size "
-        "(`stages.NAME.model.image_size`) where the encoder takes other sizes with the same weights. A text encoder takes texts up to its maximum "
+        "(`stages.NAME.model.image_size`) where the encoder takes other sizes with the same weights. A text encoder takes "
+        "texts up to its maximum "
         "length (`model.text_length`), which has to leave room for at least one token beside the special tokens, and the "
         "token ids of its own vocabulary: a pretrained text encoder uses the tokenizer that comes with it unless "
         "`model.tokenizer` names another. A model of another library is tried with small inputs before the run: it is "
