@@ -102,6 +102,20 @@ def test_listed_classes_name_numbers(run, tmp_path):
     assert (by_number["zero_shot"]["classes"], by_number["zero_shot"]["images"]) == (3, 6)
 
 
+def test_data_of_images_and_labels_alone_says_how_it_is_classified(run, tmp_path):
+    pictures(tmp_path, "ant", "zebra", each=2)
+    rows = [(f"{name}/{name}{number}.png", label) for label, name in enumerate(("ant", "zebra")) for number in range(2)]
+    data, classes = table(tmp_path, ["image", "label"], *rows), "evaluation.classes=[ant, zebra]"
+    with pytest.raises(DiagnosticError, match="V0801") as refused:
+        vlmdsl.evaluate(run, data=[data], overrides=[classes])
+    help = "or measure its classes alone: `--map text=label --set evaluation.retrieval=false`"
+    assert help in refused.value.diagnostics[0].help
+    overrides = [classes, "evaluation.retrieval=false"]
+    evaluated = vlmdsl.evaluate(run, data=[data], map={"text": "label"}, overrides=overrides).evaluation
+    assert (evaluated["zero_shot"]["images"], evaluated["zero_shot"]["classes"]) == (4, 2)
+    assert "retrieval" not in evaluated
+
+
 @pytest.mark.parametrize(
     "content", ["zebra  # the first\n\nant\nred circle\n", '["zebra", "ant", "red circle"]'], ids=["lines", "json"]
 )

@@ -179,11 +179,14 @@ def map_fields(
     assignments: Mapping[str, str] | None = None,
     classes: Mapping[str, tuple[str, ...]] | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    *,
+    foreign: bool = False,
 ) -> FieldMapping:
     """Finds the columns for every need, by `assignments` (field -> columns, with commas between) or under the usual names.
 
     `label` and `class_name` are mapped too where the data has them. `classes` are the names of classes by number that hold
-    where the data itself has numbers and no names. Raises `DiagnosticError` with all that is lacking.
+    where the data itself has numbers and no names; `foreign` data is only evaluated. Raises `DiagnosticError` with all that
+    is lacking.
     """
     needs, assignments = list(needs), assignments or {}
     faults = _misdirected(needs, assignments)
@@ -201,7 +204,7 @@ def map_fields(
             # A column that is a separate field does not feed another one: ALIP's `caption` is not its `text`.
             columns = tuple(name for name in usual if name in source.columns and (name == need.field or name not in taken))
             if not columns and not need.optional:
-                faults.append(_lacking(source, need))
+                faults.append(_lacking(source, need, foreign=foreign))
         if columns:
             mapped[need.field] = columns
     if faults:
@@ -253,10 +256,11 @@ def _unknown_column(source: Source, need: Requirement, column: str) -> Diagnosti
     )
 
 
-def _lacking(source: Source, need: Requirement) -> Diagnostic:
+def _lacking(source: Source, need: Requirement, *, foreign: bool) -> Diagnostic:
     rewrites = need.kind == "Rewrites"
     close = closest(need.field, source.columns)
     example = close or ("COLUMN,COLUMN" if rewrites else "COLUMN")
+    labels = [name for name in _USUAL_COLUMNS["label"] if name in source.columns and foreign and need.kind == "Text"]
     what = "alternatives of a text, in one or several columns" if rewrites else f"a field of type {need.kind}"
     return FieldLacksColumn.at(
         need.span,
@@ -265,6 +269,10 @@ def _lacking(source: Source, need: Requirement) -> Diagnostic:
         notes=(f"columns of {source.name}: {_listed(source.columns)}", *_doubts(source)),
         help=(
             f"name the column: `--map {need.field}={example}`",
+            *(
+                f"or measure its classes alone: `--map {need.field}={name} --set evaluation.retrieval=false`"
+                for name in labels[:1]
+            ),
             *(
                 f"or choose a stand-in, `--map {need.field}={form}`: {makes}"
                 for form, makes in stand_ins_for("Text" if rewrites else need.kind, source.columns)

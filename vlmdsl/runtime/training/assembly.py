@@ -150,9 +150,8 @@ def map_data(
     if val is not None:
         shared = mapping.numbered if mapping is not None and not foreign else ()
         classes = {name: mapping.classes[name] for name in shared} if mapping is not None else {}
-        if config.evaluation.classes:
-            classes["label"] = config.evaluation.classes
-        val_mapping = _mapped(val, program, held_out_config, faults, classes)
+        classes |= {"label": config.evaluation.classes} if config.evaluation.classes else {}
+        val_mapping = _mapped(val, program, held_out_config, faults, classes, foreign)
     if mapping is None or faults:
         raise DiagnosticError(tuple(dict.fromkeys(faults)))
     stream = _stream(program, config, stand_ins) if config.data.stream else None
@@ -209,10 +208,12 @@ def _mapped(
     config: DataConfig,
     faults: list[Diagnostic],
     classes: Mapping[str, tuple[str, ...]] | None = None,
+    foreign: bool = False,
 ) -> FieldMapping | None:
     """The mapping, or None and the reasons among `faults`. Held-out data (with `classes`) is not seen through views."""
     try:
-        return map_fields(source, requirements(program, views=classes is None), config.map, classes, Limits.of(config))
+        needs, limits = requirements(program, views=classes is None), Limits.of(config)
+        return map_fields(source, needs, config.map, classes, limits, foreign=foreign)
     except DiagnosticError as error:
         faults.extend(error.diagnostics)
         return None
@@ -369,8 +370,7 @@ def training_batches(
         lanes=config.data.stream_lanes,
         window=config.data.stream_window,
     )
-    stand_ins = data.mapping.stand_ins.items()
-    loader.report.notes += [f"stand-in: `{field}` is {' and '.join(calls)}" for field, calls in stand_ins]
+    loader.report.notes += [f"stand-in: `{name}` is {' and '.join(calls)}" for name, calls in data.mapping.stand_ins.items()]
     return loader
 
 
@@ -388,8 +388,7 @@ def weights_of(program: Program, config: DataConfig, data: Data) -> list[Part]:
     if reason:
         raise DiagnosticError((WeightsUnusable.at(Span("<command line>", 0, 0), reason=reason),))
     parts = weighted_parts(data.train, config.weights) if len(config.train) > 1 else []
-    empty = next((part for part in parts if not part.count), None)
-    if empty is not None:
+    if (empty := next((part for part in parts if not part.count), None)) is not None:
         reason = f"less than one sample of {empty.name} would be in an epoch"
         raise DiagnosticError((WeightsUnusable.at(Span("<command line>", 0, 0), reason=reason),))
     return parts
