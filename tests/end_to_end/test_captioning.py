@@ -30,6 +30,23 @@ def test_pairs_and_documents_take_turns_and_captions_are_measured(tmp_path: Path
     assert (run / "captions.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_flow_whose_field_the_held_out_samples_lack_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Documents have no images, so that held-out pairs do for the run."""
+    with_tiny_towers(monkeypatch)
+    (documents := tmp_path / "documents.jsonl").write_text('{"document": "a red circle above a blue square"}\n' * 12)
+    settings = SETTINGS | {"flows.documents.data.train": [str(documents)], "model.text_length": 20}
+    settings |= {"train.batch": 4, "evaluation.captions": 6}
+    result = vlmdsl.train("simvlm", knobs=SMALL, data=[DATA], settings=settings, steps=6, out=tmp_path / "run")
+    assert "note: flow `documents` is not measured: " in capfd.readouterr().err
+    assert "captions" in result.evaluation
+    assert "flows" not in result.evaluation
+    assert vlmdsl.evaluate(result.folder).evaluation == result.evaluation
+    with pytest.raises(DiagnosticError, match="V0801"):  # nobody measures pairs without what they read
+        vlmdsl.train("simvlm", knobs=SMALL, data=[DATA], val=[str(documents)], settings=settings, out=tmp_path / "other")
+
+
 def test_a_causal_text_tower_is_a_language_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_tiny_towers(monkeypatch)
     trainer = vlmdsl.Trainer(LANGUAGE_MODEL, data=[DATA], settings=SETTINGS, steps=3, out=tmp_path / "run")

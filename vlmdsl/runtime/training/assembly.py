@@ -95,6 +95,8 @@ class Data:
     foreign: bool = False
     """Whether the held-out samples are not those of the run."""
     stream: SampleStream | None = None
+    unmeasured: str = ""
+    """Why the run's held-out samples are not those of this flow, which is measured where they are."""
     written: Mapping[Writing, Sequence[str]] = field(default_factory=dict)
     """What decoders of earlier stages have written of the training samples, by their places."""
 

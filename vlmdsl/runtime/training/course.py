@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from vlmdsl.backends.torch.objective import Objective
@@ -296,7 +297,8 @@ def open_course(
     *,
     only: str | None = None,
 ) -> Opened:
-    """Open the data of all stages, or of one, each source once. Only flows that are measured have held-out data.
+    """Open the data of all stages, or of one, each source once. Only flows that are measured have held-out data, and of
+    these not all where it lacks what they read (`Data.unmeasured`).
 
     `course` is the whole run even where the data of `only` one of its stages is opened: settings map the fields of all.
     Raises DiagnosticError with everything that is missing for the first flow with missing data.
@@ -312,15 +314,30 @@ def open_course(
                 train, val = sources[key] = sources.get(key) or open_sources(flow.config, evaluate_on)
                 held_out = val if flow is stage.measured or (stage.is_measured(flow) and not evaluate_on) else None
                 others = fields - _mapped(flow)
-                stages[stage.name][flow.name] = map_data(
+                mapped = partial(
+                    map_data,
                     flow.objective.program,
                     _without(flow.config, others),
                     train,
-                    held_out,
                     foreign=bool(evaluate_on),
                     held_out_map={name: to for name, to in (evaluate_map or {}).items() if name not in others},
                 )
+                stages[stage.name][flow.name] = _with_held_out(mapped, stage, flow, held_out)
     return Opened(stages)
+
+
+def _with_held_out(
+    mapped: Callable[[Source | None], Data], stage: StageOfRun, flow: FlowOfRun, held_out: Source | None
+) -> Data:
+    """The data of a flow; one beside the measured flow that compares no images with texts does without held-out samples
+    where those of the run lack what it reads, and its data say so."""
+    try:
+        return mapped(held_out)
+    except DiagnosticError as error:
+        if held_out is None or flow is stage.measured or comparison_of(flow.objective.program) is not None:
+            raise
+        # Faults of its training data are raised here.
+        return replace(mapped(None), unmeasured=f"flow `{flow.name}` is not measured: {error.diagnostics[0].message}")
 
 
 def _mapped(flow: FlowOfRun) -> set[str]:

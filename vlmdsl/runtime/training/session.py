@@ -289,6 +289,7 @@ def _begin(
         ),
         surveys=prepared.surveys,
         notes=[] if over is not None else opened.damaged,
+        unmeasured=[own.unmeasured for own in prepared.data.values() if own.unmeasured],
         elsewhere=opened.elsewhere,
     )
     if over is not None and world.first:

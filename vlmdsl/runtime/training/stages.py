@@ -91,6 +91,8 @@ class BegunStage:
     """A note on the weights that it begins with, where they are of another run or of a hub."""
     notes: list[str] = field(default_factory=list)
     """Notes about damaged checkpoints."""
+    unmeasured: Sequence[str] = ()
+    """Why flows are not measured whose fields the held-out data lacks."""
     scale: LossScale = field(default_factory=LossScale)
     elsewhere: bool = False
     """Whether the model was built without the weights that its towers began with."""
@@ -300,7 +302,7 @@ class BegunStage:
             from_step += f", stage {self.stage.name} to step {self.stage.end}"
         lines = [f"note: {note}; continuing from step {done}" for note in self.notes]
         lines += [f"training {weights:,} weights on {where} in {self.folder.path}{from_step}{compiling}"]
-        lines += [f"note: {note}" for note in (self.initial, *self.model.notes) if note]
+        lines += [f"note: {note}" for note in (self.initial, *self.model.notes, *self.unmeasured) if note]
         for name, survey in self.surveys.items():
             training = name.endswith("train")
             about = "" if name == "train" else f"{_words(name)} data: "
