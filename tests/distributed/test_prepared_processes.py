@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from vlmdsl.testing.distributed import run_processes
 from vlmdsl.testing.prepared import prepared
@@ -23,7 +24,10 @@ def state() -> list[str]:
 
 
 def killed() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    """The second process ends, once the first one no longer waits for it."""
+    torch.distributed.barrier()
+    if torch.distributed.get_rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_job_finds_no_state_of_another_one() -> None:
@@ -53,7 +57,7 @@ def test_environment_and_folder_are_those_of_the_moment(tmp_path: Path, monkeypa
 
 
 def test_the_end_of_a_process_is_reported_and_the_next_job_runs() -> None:
-    with pytest.raises(RuntimeError, match="ended with exit code -9"):
+    with pytest.raises(RuntimeError, match="process 1 ended with exit code -9"):
         run_processes(killed, 2)
     assert [run[0] for run in run_processes(state, 2)] == ["1", "1"]
 

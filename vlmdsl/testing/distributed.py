@@ -48,9 +48,10 @@ def _wait(workers: list[Worker], folder: Path, deadline: float) -> None:
             raise RuntimeError("the processes did not finish in time")
         time.sleep(0.05)
     _raise_failure(folder)
-    for rank, worker in enumerate(workers):
-        if code := worker.join():
-            raise RuntimeError(f"process {rank} ended with exit code {code}")
+    codes = {rank: code for rank, worker in enumerate(workers) if (code := worker.join())}
+    # The others fail because one was ended by a signal (negative), so that one comes first.
+    for rank, code in sorted(codes.items(), key=lambda each: each[1] > 0):
+        raise RuntimeError(f"process {rank} ended with exit code {code}")
 
 
 def _raise_failure(folder: Path) -> None:

@@ -370,9 +370,10 @@ def test_how_many_processes_load(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_workers_outlive_the_signals_that_end_a_run(plain_streams: list[Stream]) -> None:
     """These go to all processes of a group, and the step that is taken needs its batch. The loader ends its workers."""
+    others = multiprocessing.active_children()
     loader = iter(shapes_loader(plain_streams, workers=1))
     next(loader)
-    (worker,) = multiprocessing.active_children()
+    (worker,) = (process for process in multiprocessing.active_children() if process not in others)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         os.kill(worker.pid or 0, number)
     for _ in range(6):
