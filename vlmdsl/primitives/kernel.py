@@ -12,7 +12,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "views": ("viewed", "each"),
     "image_views": ("crop", "augment", "multi_crop", "drop"),
     "text_views": ("rewrite", "eda", "summarize", "render"),
-    "masks": ("random", "blocks", "whole_words", "mask"),
+    "masks": ("random", "blocks", "whole_words", "spans", "mask"),
     "encoding": ("frozen", "ema", "normalize", "gate", "max_pool", "mean_pool", "stop"),
     "heads": ("project", "predict"),
     "towers": ("shared", "enter", "separate", "join"),

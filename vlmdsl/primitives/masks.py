@@ -14,8 +14,8 @@ from vlmdsl.primitives.spec import Builder, Fault, Parameters, Primitive, Subjec
 from vlmdsl.primitives.values import MaskValue, Value
 from vlmdsl.types import FieldType
 
-BLOCKS, WHOLE_WORDS = "blocks", "whole_words"
-"""The mask rules that select blocks of patches, and all tokens of some words."""
+BLOCKS, WHOLE_WORDS, SPANS = "blocks", "whole_words", "spans"
+"""The mask rules that select blocks of patches, all tokens of some words, and tokens beside each other."""
 
 
 class RandomParameters(Parameters):
@@ -66,6 +66,34 @@ register(
         formula=r"M_i = \bigcup_{w \in W_i} w",
         cost="none",
         example="minimize mlm(mask(text, whole_words(15%)))",
+    )
+)
+
+
+class SpansParameters(Parameters):
+    """Arguments of `spans`; the defaults are T5's."""
+
+    share: float = Field(default=0.15, gt=0.0, lt=1.0, description="the share of the tokens of a text; at least one token")
+    mean_length: float = Field(default=3.0, ge=1.0, le=2**15, description="the mean number of tokens of a span")
+
+
+def _spans(builder: Builder, subjects: Mapping[str, Value], parameters: Parameters) -> Value:
+    assert isinstance(parameters, SpansParameters)
+    arguments = (("mean_length", float(parameters.mean_length)),)
+    return MaskValue(float(parameters.share), builder.draw(), SPANS, arguments, "Text")
+
+
+register(
+    Primitive(
+        name=SPANS,
+        family="masks",
+        summary="Selects spans of tokens of a mean length, the rest of the text between them; never the first token (T5).",
+        meaning=_spans,
+        parameters=SpansParameters,
+        positional_parameters=("share",),
+        formula=r"M_i = \bigcup_s [b_s, b_s + l_s)",
+        cost="none",
+        example="minimize mlm(mask(text, spans(15%)))",
     )
 )
 

@@ -23,6 +23,7 @@ FAULTS = {
     "a size for a text": ("token_loss(linear(text, size=8), text)", "V0405"),
     "a tokenizer of texts": ("token_loss(logits, codes(image, by=language), at=m)", "V0301"),
     "blocks of a text": ("mlm(mask(text, m))", "V0405"),
+    "spans of an image": ("token_loss(linear(mask(image, spans()), size=8), codes(image, by=tokenizer))", "V0405"),
     "words of an image": ("token_loss(linear(mask(image, whole_words(15%)), size=8), codes(image, by=tokenizer))", "V0405"),
     "blocks are replaced": ("contrast(drop(image, m), text)", "V0405"),
     "a patch does not become another": ("contrast(mask(image, m, hidden=1), text)", "V0405"),

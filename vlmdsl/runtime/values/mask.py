@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from vlmdsl.planning.masked import places_asked
-from vlmdsl.primitives.masks import BLOCKS, WHOLE_WORDS
+from vlmdsl.primitives.masks import BLOCKS, SPANS, WHOLE_WORDS
 from vlmdsl.primitives.plugins.function import described, implementation, unfit
 from vlmdsl.runtime.draws import generator
 from vlmdsl.runtime.tokenizer import Tokenizer
-from vlmdsl.runtime.values.mask_rules import block_mask, whole_word_mask
+from vlmdsl.runtime.values.mask_rules import block_mask, span_mask, whole_word_mask
 from vlmdsl.runtime.values.text import TextBatch, TextFormat
 
 __all__ = [
@@ -162,6 +162,8 @@ def hide_tokens(texts: Sequence[MaskedText], plain: TextBatch, tokenizer: Tokeni
             selected = whole_word_mask(
                 generator(*text.purpose, text.by), _words_of(text.text, plain, row, tokenizer), text.share
             )
+        elif text.by == SPANS:
+            selected = _in_spans(text, may_be_chosen[row])
         else:
             selected = _selected(text, may_be_chosen[row]) if text.by else chance < text.share
         chosen = may_be_chosen[row] & selected
@@ -180,6 +182,15 @@ def _words_of(text: str, plain: TextBatch, row: int, tokenizer: Tokenizer) -> np
     words = np.cumsum(begins)
     numbers = [words[end - 1] - 1 if end > begin else -1 for begin, end in zip(first, last, strict=True)]
     return np.array(numbers, dtype=np.int64)
+
+
+def _in_spans(text: MaskedText, selectable: np.ndarray) -> np.ndarray:
+    """Spans of the tokens that may be selected: bool [L]. Tokens on both sides of one that may not are beside each other."""
+    mean_length = float(str(dict(text.arguments)["mean_length"]))
+    selected = np.zeros_like(selectable)
+    random = generator(*text.purpose, text.by)
+    selected[selectable] = span_mask(random, int(selectable.sum()), text.share, mean_length)
+    return selected
 
 
 def _selected(text: MaskedText, selectable: np.ndarray) -> np.ndarray:

@@ -56,6 +56,31 @@ def test_whole_words_are_masked() -> None:
         assert 0 < sum(states == {True} for states in shown) < len(words)
 
 
+def test_spans_of_tokens_are_masked() -> None:
+    tokenizer = train_tokenizer(["a bird"], 260).with_mask()  # a token for each letter
+    form = TextFormat(tokenizer, 80)
+    letters = "abcdefghijklmnopqrstuvwxyz" * 2
+    texts = [MaskedText(letters, 0.25, 1.0, 0.0, ("key", number), "spans", (("mean_length", 4.0),)) for number in range(40)]
+    changed, masked = masked_batch(texts, form)
+    plain = form.encode([letters]).ids[0]
+    words = ~torch.isin(plain, torch.tensor(sorted(tokenizer.marks())))
+    hidden = masked.targets >= 0
+    assert set((hidden & words).sum(1).tolist()) == {round(0.25 * int(words.sum()))}
+    assert not hidden[:, ~words].any(), "special tokens are in no span"
+    assert not hidden[:, words.nonzero()[0]].any(), "nor is the first token"
+    starts = (hidden[:, 1:] & ~hidden[:, :-1]).sum(1)
+    assert set(starts.tolist()) == {round(int(hidden[0].sum()) / 4)}
+    assert len({tuple(row.tolist()) for row in hidden}) > 30, "each sample has its own"
+    assert torch.equal(masked_batch(texts[3:4], form)[0].ids[0], changed.ids[3]), "whatever else is in the batch"
+    assert (changed.ids[hidden] == tokenizer.mask).all()
+
+
+def test_a_text_too_short_for_a_span_stays_whole() -> None:
+    form = TextFormat(train_tokenizer(["a bird"], 260).with_mask(), 8)
+    _, masked = masked_batch([MaskedText("", 0.5, 1.0, 0.0, ("key",), "spans", (("mean_length", 3.0),))], form)
+    assert not (masked.targets >= 0).any()
+
+
 def _places(words: list[str]) -> list[tuple[int, int]]:
     ends = [len(" ".join(words[: count + 1])) for count in range(len(words))]
     return [(max(end - len(word) - 1, 0), end) for word, end in zip(words, ends, strict=True)]
