@@ -208,6 +208,13 @@ def test_a_mask_of_one_kind_is_not_of_the_other(text: str, problem: str) -> None
     assert problem in fault.message
 
 
+@pytest.mark.parametrize("share", ["1e308%", "101%", "0", "-1"])
+@pytest.mark.parametrize("term", ["mlm(mask(text, one_span({})))", "contrast(drop(image, one_square({})), text)"])
+def test_a_share_is_one_of_a_whole(term: str, share: str) -> None:
+    (fault,) = [fault for fault in vlmdsl.check(term.format(share)) if fault.severity == "error"]
+    assert (fault.code, "above 0 % and up to 100 %" in fault.message) == ("V0405", True)
+
+
 def test_a_module_is_a_tower_by_its_name() -> None:
     tower = build_encoder("averages:plain", "Image", dimension=6, image_size=16)
     assert tower(torch.ones(2, 3, 16, 16)).pooled.shape == (2, 6)

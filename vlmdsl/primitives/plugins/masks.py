@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from vlmdsl.primitives.faults import bad_value
 from vlmdsl.primitives.plugins.function import (
     IMPLEMENTATIONS,
     Implementation,
@@ -37,7 +38,10 @@ def mask(function: Implementation, *, takes: tuple[str, ...], formula: str, cost
 
     def meaning(builder: Builder, subjects: Mapping[str, Value], bound: Parameters) -> Value:
         arguments = bound.model_dump()
-        return MaskValue(arguments.pop("share"), builder.draw(), name, tuple(sorted(arguments.items())), of)
+        share = float(arguments.pop("share"))
+        if not 0 < share <= 1:
+            raise bad_value(builder, "share", name, "a mask selects a share above 0 % and up to 100 %")
+        return MaskValue(share, builder.draw(), name, tuple(sorted(arguments.items())), of)
 
     word = register(
         Primitive(
