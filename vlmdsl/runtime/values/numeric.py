@@ -1,4 +1,4 @@
-"""Numbers as data holds them: one, or an array of them. Text, truth values and anything else are told apart from them."""
+"""Reads numbers from data: a scalar or an array. Strings, booleans and other values are not numbers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def whole_number(value: object) -> int | None:
 
 def number_array(value: object) -> np.ndarray | None:
     """The numbers of an array, or of a list, nested or not, with any shape and dtype; None where rows are not equally long,
-    or hold anything else: text, truth values, null.
+    or hold anything else: strings, booleans, null.
 
     >>> number_array([[1, 2.5]]).tolist(), number_array([["1", "2"]]), number_array([[True, False]])
     ([[1.0, 2.5]], None, None)
