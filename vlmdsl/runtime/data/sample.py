@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -72,7 +72,8 @@ class Sample:
 @dataclass(slots=True)
 class BegunSample:
     """A sample before its images are decoded: the fault that was met (None: none), or the encoded images, by field, the
-    values of its fields as far as they have been read, and what its views lacked."""
+    values of its fields as far as they have been read, its views and the texts that it takes of others, so that each is made
+    once, and what its views lacked."""
 
     sample: Sample
     epoch: int
@@ -80,6 +81,8 @@ class BegunSample:
     columns: SampleColumns | None = None
     encoded: dict[str, object] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)
+    shown: dict[int, Any] = field(default_factory=dict)
+    swapped: dict[int, tuple[Any, bool]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
 
 
@@ -123,6 +126,9 @@ class SampleReader:
             for name in dict.fromkeys(one.view.field for one in self.values.values() if one.view.field_kind == "Image")
         ]
         self._fits = _fits_of(self.values)
+        views = {name: loaded.view for name, loaded in self.values.items()}
+        self._shown = _numbered({name: (views[name].shown, loaded.form) for name, loaded in self.values.items()})
+        self._swaps = _numbered({name: (view.field, view.swap_step) for name, view in views.items()})
         self._seed = seed
         self._materials = materials
         self._images = ImageCache(cache_bytes)
@@ -174,6 +180,7 @@ class SampleReader:
         finally:
             begun.columns = None  # which refers to what has been begun
             begun.fields.clear()
+            begun.shown.clear()
         counts.update(begun.counts)
         return sample
 
@@ -185,11 +192,15 @@ class SampleReader:
             if read not in fields:
                 fields[read] = self._segments(read, begun) if read == segmented else self._read(read, begun)
         context = ViewContext(self._seed, begun.epoch, sample.key, loaded.form, begun.counts, self._materials)
-        own = fields[view.field]
+        own, shown = fields[view.field], self._shown[name]
         if view.swap is not None:
-            own, sample.own[name] = self._swapped(own, sample.index, view, context)
-        own = self._written(own, sample.index, view, context)
-        sample.values[name] = view.apply(own, context)
+            swap = self._swaps[name]
+            if swap not in begun.swapped:
+                begun.swapped[swap] = self._swapped(own, sample.index, view, context)
+            own, sample.own[name] = begun.swapped[swap]
+        if shown not in begun.shown:  # masks of one view, and the view itself, show the same pixels
+            begun.shown[shown] = view.apply(self._written(own, sample.index, view, context), context)
+        sample.values[name] = begun.shown[shown]
         if view.drops:
             sample.kept[name] = view.kept(context)
         if view.replaces:
@@ -269,6 +280,12 @@ class SampleReader:
             image = decode_image(value, folder, self._materials.limits, self._sides.get(field.name), fit)
             self._images.put((index, field.name), image)
         return image
+
+
+def _numbered(keys: Mapping[str, Hashable]) -> dict[str, int]:
+    """A number for each of these, the same where they are equal."""
+    numbers: dict[Hashable, int] = {}
+    return {name: numbers.setdefault(key, len(numbers)) for name, key in keys.items()}
 
 
 def _fits_of(values: Mapping[str, Loaded]) -> dict[str, Callable[[np.ndarray | Image.Image], np.ndarray]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -58,39 +59,52 @@ Value = Any
 
 @dataclass(frozen=True)
 class View:
-    """A field and the operations applied to it in order; `kind` is the kind of the result."""
+    """A field and the operations applied to it in order; `kind` is the kind of the result.
+
+    What it says of its steps is looked up for every sample, and so kept.
+    """
 
     field: str
     kind: str
     steps: tuple[tuple[str, tuple[tuple[str, object], ...]], ...] = ()
 
-    @property
+    @cached_property
     def side(self) -> float:
         """The side of its images as a share of the encoder's: less than 1 for small crops."""
         sides = [dict(attributes).get("side", 1.0) for operation, attributes in self.steps if operation == CROP]
         return float(str(sides[-1])) if sides else 1.0
 
-    @property
+    @cached_property
     def untouched(self) -> bool:
         """Whether no step changes its value: patches may be dropped or replaced by the tower."""
         return all(operation in _OF_PATCHES for operation, _ in self.steps)
 
-    @property
+    @cached_property
+    def shown(self) -> View:
+        """The view of what is in it: without steps that drop or replace patches, which is left to the tower."""
+        return replace(self, steps=tuple(step for step in self.steps if step[0] not in _OF_PATCHES))
+
+    @cached_property
     def drops(self) -> tuple[Attributes, ...]:
         """The attributes of its steps that drop patches, which is done after all others, whatever the order."""
         return tuple(dict(attributes) for operation, attributes in self.steps if operation == DROP)
 
-    @property
+    @cached_property
     def replaces(self) -> tuple[Attributes, ...]:
         """The attributes of its steps that replace patches, of those that are not dropped."""
         return tuple(dict(attributes) for operation, attributes in self.steps if operation == REPLACE)
 
-    @property
+    @cached_property
     def swap(self) -> Attributes | None:
         """The attributes of its step that takes the text of another sample; None without one."""
-        return next((dict(attributes) for operation, attributes in self.steps if operation == SWAP), None)
+        return None if self.swap_step is None else dict(self.swap_step)
 
-    @property
+    @cached_property
+    def swap_step(self) -> tuple[tuple[str, object], ...] | None:
+        """The same, as that step has them."""
+        return next((attributes for operation, attributes in self.steps if operation == SWAP), None)
+
+    @cached_property
     def written(self) -> tuple[Writing, Attributes] | None:
         """What its step reads that takes a written text, with the attributes of that step; None without one."""
         for operation, attributes in self.steps:
@@ -101,7 +115,7 @@ class View:
                 return writing, step
         return None
 
-    @property
+    @cached_property
     def field_kind(self) -> str:
         """The kind of the field itself: a rendered text is an image made of a text, a prompt a text made of phrases."""
         return next((_MADE_OF[operation] for operation, _ in self.steps if operation in _MADE_OF), self.kind)

@@ -17,7 +17,7 @@ from vlmdsl.planning.masked import places_asked
 from vlmdsl.primitives.masks import BLOCKS, SPANS, WHOLE_WORDS
 from vlmdsl.primitives.plugins.function import described, implementation, unfit
 from vlmdsl.runtime.draws import generator
-from vlmdsl.runtime.tokenizer import Tokenizer
+from vlmdsl.runtime.tokenizer import Side, Tokenizer
 from vlmdsl.runtime.values.mask_rules import block_mask, span_mask, whole_word_mask
 from vlmdsl.runtime.values.text import TextBatch, TextFormat
 
@@ -147,41 +147,56 @@ def masked_batch(texts: Sequence[MaskedText], form: TextFormat) -> tuple[TextBat
 def hide_tokens(texts: Sequence[MaskedText], plain: TextBatch, tokenizer: Tokenizer) -> tuple[TextBatch, Tensor]:
     """The tokens of `texts` with the selected ones changed, and what they were `[b, L]`, `NOT_SELECTED` elsewhere.
 
-    Special tokens and padding are never selected, and never replace a token. ValueError if the tokenizer has no mask token.
+    All texts are masked by one mask. Special tokens and padding are never selected, and never replace a token. ValueError if
+    the tokenizer has no mask token.
     """
     if tokenizer.mask is None:
         raise ValueError("texts are masked, but the tokenizer has no mask token")
-    words = tokenizer.words()
-    may_be_chosen = plain.mask.numpy() & ~np.isin(plain.ids.numpy(), tokenizer.marks())
-    changed = plain.ids.numpy().copy()
-    targets = np.full_like(changed, NOT_SELECTED)
-    for row, text in enumerate(texts):
-        # Three numbers for each token, in a row: how long texts may be changes no draw.
-        chance, fate, choice = generator(*text.purpose).random((changed.shape[1], 3)).T
-        if text.by == WHOLE_WORDS:
-            selected = whole_word_mask(
-                generator(*text.purpose, text.by), _words_of(text.text, plain, row, tokenizer), text.share
-            )
-        elif text.by == SPANS:
-            selected = _in_spans(text, may_be_chosen[row])
-        else:
-            selected = _selected(text, may_be_chosen[row]) if text.by else chance < text.share
-        chosen = may_be_chosen[row] & selected
-        targets[row, chosen] = changed[row, chosen]
-        hidden = chosen & (fate < text.hidden)
-        replaced = chosen & ~hidden & (fate < text.hidden + text.replaced)
-        changed[row, hidden] = tokenizer.mask
-        changed[row, replaced] = words[(choice[replaced] * len(words)).astype(np.int64)]
+    ids, words = plain.ids.numpy(), tokenizer.words()
+    selectable = plain.mask.numpy() & ~np.isin(ids, tokenizer.marks())
+    # Three numbers for each token, in a row: how long texts may be changes no draw.
+    draws = np.stack([generator(*text.purpose).random((ids.shape[1], 3)) for text in texts])
+    chance, fate, choice = np.moveaxis(draws, 2, 0)
+    selected = selectable & _selected(texts, plain, selectable, chance, tokenizer)
+    hidden = selected & (fate < texts[0].hidden)
+    replaced = selected & ~hidden & (fate < texts[0].hidden + texts[0].replaced)
+    changed = ids.copy()
+    changed[hidden] = tokenizer.mask
+    changed[replaced] = words[(choice[replaced] * len(words)).astype(np.int64)]
+    targets = np.where(selected, ids, NOT_SELECTED)
     return plain._replace(ids=torch.from_numpy(changed)), torch.from_numpy(targets)
 
 
-def _words_of(text: str, plain: TextBatch, row: int, tokenizer: Tokenizer) -> np.ndarray:
-    """The number of the word, as blanks separate them, that each token is part of; -1 of special tokens and padding."""
-    first, last = tokenizer.characters(text, plain.ids.shape[1], "right" if plain.mask[row, 0] else "left")
-    begins = np.array([not here.isspace() and (before.isspace()) for before, here in pairwise(f" {text}")], dtype=np.int64)
-    words = np.cumsum(begins)
-    numbers = [words[end - 1] - 1 if end > begin else -1 for begin, end in zip(first, last, strict=True)]
-    return np.array(numbers, dtype=np.int64)
+def _selected(
+    texts: Sequence[MaskedText], plain: TextBatch, selectable: np.ndarray, chance: np.ndarray, tokenizer: Tokenizer
+) -> np.ndarray:
+    """The tokens that the mask of the texts selects, among them some that are not `selectable`: bool [b, L]; `chance [b, L]`
+    are even draws."""
+    by, share = texts[0].by, texts[0].share
+    if not by:
+        return chance < share
+    if by == WHOLE_WORDS:
+        words = _words_of(texts, plain, tokenizer)
+        rows = [whole_word_mask(generator(*text.purpose, by), row, share) for text, row in zip(texts, words, strict=True)]
+    else:
+        rule = _in_spans if by == SPANS else _by_function
+        rows = [rule(text, row) for text, row in zip(texts, selectable, strict=True)]
+    return np.stack(rows)
+
+
+def _words_of(texts: Sequence[MaskedText], plain: TextBatch, tokenizer: Tokenizer) -> np.ndarray:
+    """The number of the word, as blanks separate them, that each token is part of; -1 of special tokens and padding: int64
+    [b, L]."""
+    padded_before = plain.mask.any(dim=1) & ~plain.mask[:, 0]
+    side: Side = "left" if bool(padded_before.any()) else "right"
+    places = tokenizer.characters_of([text.text for text in texts], plain.ids.shape[1], side)
+    numbers = np.full(plain.ids.shape, -1)
+    for row, (text, (first, last)) in enumerate(zip(texts, places, strict=True)):
+        begins = [not here.isspace() and before.isspace() for before, here in pairwise(f" {text.text}")]
+        of_characters = np.cumsum(begins, dtype=np.int64) - 1
+        tokens = last > first
+        numbers[row, tokens] = of_characters[last[tokens] - 1]
+    return numbers
 
 
 def _in_spans(text: MaskedText, selectable: np.ndarray) -> np.ndarray:
@@ -193,7 +208,7 @@ def _in_spans(text: MaskedText, selectable: np.ndarray) -> np.ndarray:
     return selected
 
 
-def _selected(text: MaskedText, selectable: np.ndarray) -> np.ndarray:
+def _by_function(text: MaskedText, selectable: np.ndarray) -> np.ndarray:
     """The tokens of a text that the mask of a plug-in selects: bool [L]; V0216 where it returns something else."""
     function = implementation(text.by)
     selected = function(selectable.copy(), generator(*text.purpose, text.by), share=text.share, **dict(text.arguments))

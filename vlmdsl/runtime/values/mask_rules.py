@@ -49,14 +49,16 @@ def whole_word_mask(random: np.random.Generator, words: np.ndarray, share: float
     Words come in random order until the share of the tokens is reached, at least one token; one that would exceed it is left
     out (BERT's whole-word masking, as `DataCollatorForWholeWordMask` of transformers does it).
     """
-    numbers, sizes = np.unique(words[words >= 0], return_counts=True)
-    left = max(1, round(share * int(sizes.sum())))
-    masked = []
-    for word in random.permutation(len(numbers)):
+    every = np.bincount(words[words >= 0], minlength=1)
+    numbers = every.nonzero()[0]
+    sizes = every[numbers].tolist()
+    left = max(1, round(share * sum(sizes)))
+    masked = np.zeros(len(every) + 1, dtype=bool)  # of words that are numbered -1, the last one
+    for word in random.permutation(len(numbers)).tolist():
         if sizes[word] <= left:
-            masked.append(numbers[word])
+            masked[numbers[word]] = True
             left -= sizes[word]
-    return np.isin(words, masked)
+    return masked[np.maximum(words, -1)]
 
 
 def span_mask(random: np.random.Generator, length: int, share: float, mean_length: float = 3.0) -> np.ndarray:

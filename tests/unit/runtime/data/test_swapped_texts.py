@@ -56,6 +56,16 @@ def test_whole_words_are_masked() -> None:
         assert 0 < sum(states == {True} for states in shown) < len(words)
 
 
+def test_padding_before_texts_changes_no_word_that_is_masked() -> None:
+    tokenizer = train_tokenizer(["a bird"], 260).with_mask()  # a token for each letter
+    texts = [MaskedText(text, 0.5, 1.0, 0.0, (text,), "whole_words") for text in ("a bird on a wire", "a b", "", "bird")]
+    after, before = (masked_batch(texts, TextFormat(tokenizer, 24, side)) for side in ("right", "left"))
+    for row in range(len(texts)):
+        words = after[0].mask[row]
+        assert torch.equal(after[1].targets[row][words], before[1].targets[row][before[0].mask[row]])
+    assert (after[1].targets >= 0).any(dim=1).tolist() == [True, True, False, False], "the only word is too long"
+
+
 def test_spans_of_tokens_are_masked() -> None:
     tokenizer = train_tokenizer(["a bird"], 260).with_mask()  # a token for each letter
     form = TextFormat(tokenizer, 80)
