@@ -215,7 +215,7 @@ def _text_alone(scale: Scale, steps: int, settings: Mapping[str, object]) -> dic
     """How well a model that was trained by itself, for as many steps of pairs, predicts masked words without seeing an
     image."""
     columns = {"image": "blank(image)", "text": scale.columns.get("text", "text")}
-    every = {**scale.settings, **settings, **ONE_PATCH}
+    every = {**scale.settings, **settings, **scale.text_alone, **ONE_PATCH}
     plain = {name: value for name, value in every.items() if not name.startswith(("stages.", "flows."))}
     share = {"share": scale.knobs["words"]} if "words" in scale.knobs else {}
     alone = replace(scale, knobs=share, settings=plain)

@@ -36,6 +36,8 @@ def identity(recipe: str, steps: Steps) -> dict[str, Any]:
         facts["data"] = {"scenes": scale.scenes, "columns": scale.columns}
     if scale.pair_columns:
         facts["pair_columns"] = scale.pair_columns
+    if scale.text_alone:
+        facts["text_alone"] = scale.text_alone
     if scale.stages:
         facts["stages"] = scale.stages
     if scale.stages_of_pairs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from scale import PAIRS, Before, Scale
-from scales_of_writing import DRAWN_AGAIN, SCALES_OF_WRITING
+from scales_of_writing import CAPTION, DRAWN_AGAIN, SCALES_OF_WRITING
 
 SMALL_HEADS = "heads made for ResNet-50 are too wide for a tower of 64 features"
 TURNS_OVER = "queue and teacher turn over within 300 steps"
@@ -40,6 +40,7 @@ BOXES: dict[str, Any] = {
 }
 """A text tower as the authors' (BERT, RoBERTa): in that of CLIP at a width of 64 names are not told apart for 400 steps."""
 SLOWLY = {"optimizer.learning_rate": 1e-3}
+FASTER = {"optimizer.learning_rate": 3e-3}
 BY_COLOUR: dict[str, Any] = {"scenes": "shapes:label=colour"}
 """What views of a small scene keep of its main object is the colour, wherever it stands and whatever is beside it."""
 HELD_OUT = {"data.val": ("shapes:samples=2000,label=colour",)}
@@ -87,33 +88,37 @@ SCALES = {
         VIEWS,
     ),
     "flava": Scale(
-        {"entries": 64, "pipeline": "crop", "depth": 2, "out": 64, "share": 0.1, "swapped": 0.5, "codes_weight": 0.25},
-        "8192 codes are for millions of images; the ground without noise, since its codes would be noise; half of the "
-        "captions are those of others, codes of pairs weigh less, a tenth of the patches is hidden, and more steps are of "
-        "images, for a short run; patches of 8 pixels, of which there are fewer than of 4. It trains on random negatives, "
-        "most of which have other colours, and so takes what has the right ones: on other scenes than the result's it "
-        "recognised a third of mined negatives after three times as many steps, and scenes of two colours beside these, of "
-        "sixteen, or of no lone objects, a captioner's tower, or more swapped captions, with which it recognises fewer "
-        "pairs, did not help; with mined ones in place of random ones matching was at the base rate for 500 steps. The text "
-        "alone is trained for 1,260 steps, as many as are of pairs",
+        {"entries": 64, "depth": 2, "out": 64, "share": 0.1, "swapped": 0.94, "codes_weight": 0.25},
+        "8192 codes are for millions of images; the ground without noise, since its codes would be noise; codes of pairs "
+        "weigh less, a tenth of the patches is hidden, and nearly all steps are of pairs, for a short run; patches of 8 "
+        "pixels, of which there are fewer than of 4; three objects in each scene, so that few scenes have the same "
+        "colours, since random negatives, on which it trains, teach little else. At first half of the captions are those "
+        "of others; in the last, small steps nearly all are: of random negatives few differ in one colour only, so that it "
+        "takes too much for a pair. On other scenes than the result's mined negatives and pairs were told apart by 65 to "
+        "70 % without these steps, and by 82 % with them. Scenes of two colours beside the usual ones, of twelve, of "
+        "sixteen, of one object, or of one to three, a captioner's tower, a stem of convolutions within each patch, and "
+        "mined negatives in place of random ones did not help. The text alone is trained for 300 steps: after 600 and "
+        "1,100 it knew no more",
         (),
-        "half of the captions are those of others of the 64 pairs, so that two captions of a batch are equal",
+        "nearly all captions are those of others of the 64 pairs, so that many captions of a batch are equal",
         {
-            "optimizer.learning_rate": 2e-3,
+            "optimizer.learning_rate": 2e-4,
             "schedule.warmup_steps": 30,
-            "train.batch": 32,
             "model.image_encoder": "vit:tiny_patch8",
             "model.text_encoder": "transformer:tiny_bidirectional",
-            "model.text_length": 20,
+            "model.text_length": CAPTION,
             "evaluation.batch": PAIRS,
-            "flows.images.share": 0.34,
+            "flows.images.share": 0.05,
             "flows.texts.share": 0.03,
         },
-        scenes="shapes:plain_ground=true",
+        scenes="shapes:plain_ground=true,fewest=3",
+        pair_columns={"text": "caption"},
         columns={"text": "caption"},
-        steps={"overfit": 20, "learns": 2000, "text alone": 1260},
+        steps={"overfit": 20, "learns": 100, "text alone": 300},
+        before=(Before("flava", 1200, {"swapped": 0.5}, FASTER),),
+        text_alone=FASTER,
         not_by_heart=DRAWN_AGAIN,
-        tried=23,
+        tried=53,
         reported=500,
     ),
     "fiber": Scale(
@@ -305,7 +310,7 @@ SCALES = {
             "train.batch": 32,
             "model.image_encoder": "segclip:tiny_patch4",
             "model.text_encoder": "transformer:tiny_bidirectional",
-            "model.text_length": 20,
+            "model.text_length": CAPTION,
         },
         columns={"superpixels": "superpixels(image)", "text": "caption"},
         steps={"overfit": 10, "learns": 650, "openmoji": 10},
