@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import vlmdsl
 from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.runtime.training import measuring
 from vlmdsl.runtime.training.stages import BegunStage
 from vlmdsl.runtime.values import ImageBatch, ImageFormat
 
@@ -103,6 +104,24 @@ def test_another_size_cannot_be_resumed_and_is_measured_by_itself(
     copy = shutil.copytree(staged[0], tmp_path / "run")
     larger = vlmdsl.evaluate(copy, overrides=["stages.main.model.image_size=64"]).evaluation
     assert larger["conditions"]["image_size"] == 64
+
+
+def test_what_is_measured_at_another_size_says_so_and_has_an_untrained_model_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train("clip", tmp_path / "run").folder
+    reused, look = list[bool](), measuring.known_untrained
+
+    def lookup(*arguments: Any) -> Any:
+        results = look(*arguments)
+        reused.append(results is not None)
+        return results
+
+    monkeypatch.setattr(measuring, "known_untrained", lookup)
+    larger = vlmdsl.evaluate(run, overrides=["model.image_size=64"]).evaluation
+    assert larger["conditions"]["image_size"] == 64
+    assert "image_size" not in vlmdsl.evaluate(run).evaluation["conditions"]
+    assert reused == [False, True], "that of the run is in its `untrained.json`"
 
 
 @pytest.mark.parametrize("size", ["60", "4"])

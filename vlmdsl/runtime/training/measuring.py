@@ -227,11 +227,15 @@ def conditions_of(
     stage: str = "",
     image_size: int | None = None,
 ) -> dict[str, object]:
-    """Everything that the numbers of an evaluation depend on besides the weights, as JSON."""
+    """Everything that the numbers of an evaluation depend on besides the weights, as JSON.
+
+    `image_size` is that of the stage, where it is not that of the run.
+    """
     held_out = None if data.held_out is None else fingerprint(data.held_out)
+    sizes = {"image_size": image_size or config.model.image_size, "text_length": config.model.text_length}
     return {
         **({"stage": stage} if stage else {}),
-        **({} if image_size is None else {"image_size": image_size}),
+        **{name: size for name, size in sizes.items() if size is not None},
         "held_out": held_out,
         "map": {**config.data.map, **(evaluate_map or {})},
         **config.evaluation.model_dump(mode="json", exclude={"every", "batch"}),
