@@ -212,8 +212,8 @@ def _learns(recipe: str, scale: Scale, steps: int, start: Mapping[str, object], 
 
 
 def _text_alone(scale: Scale, steps: int, settings: Mapping[str, object]) -> dict[str, float]:
-    """How well a model that was trained by itself, for as many steps of pairs, predicts masked words without seeing an
-    image."""
+    """How well a model that was trained by itself predicts masked words without seeing an image: for so many steps, or those
+    that the scale says are enough."""
     columns = {"image": "blank(image)", "text": scale.columns.get("text", "text")}
     every = {**scale.settings, **settings, **scale.text_alone, **ONE_PATCH}
     plain = {name: value for name, value in every.items() if not name.startswith(("stages.", "flows."))}
