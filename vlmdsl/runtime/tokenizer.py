@@ -129,7 +129,7 @@ class Tokenizer:
         >>> sorted({"a red star"[i:j].strip() for i, j in zip(first, last)})[:2]
         ['', 'a']
         """
-        return next(iter(self.characters_of([text], length, padding_side)))
+        return next(self.characters_of([text], length, padding_side))
 
     def characters_of(
         self, texts: Sequence[str], length: int, padding_side: Side = "right"

@@ -126,9 +126,9 @@ class SampleReader:
             for name in dict.fromkeys(one.view.field for one in self.values.values() if one.view.field_kind == "Image")
         ]
         self._fits = _fits_of(self.values)
-        views = {name: loaded.view for name, loaded in self.values.items()}
-        self._shown = _numbered({name: (views[name].shown, loaded.form) for name, loaded in self.values.items()})
-        self._swaps = _numbered({name: (view.field, view.swap_step) for name, view in views.items()})
+        self._shown = _numbered({name: (loaded.view.shown, loaded.form) for name, loaded in self.values.items()})
+        swaps = {name: (loaded.view.field, loaded.view.swap or {}) for name, loaded in self.values.items()}
+        self._swaps = _numbered({name: (own, frozenset(swap.items())) for name, (own, swap) in swaps.items()})
         self._seed = seed
         self._materials = materials
         self._images = ImageCache(cache_bytes)
@@ -181,6 +181,7 @@ class SampleReader:
             begun.columns = None  # which refers to what has been begun
             begun.fields.clear()
             begun.shown.clear()
+            begun.swapped.clear()
         counts.update(begun.counts)
         return sample
 

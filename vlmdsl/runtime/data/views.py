@@ -97,12 +97,7 @@ class View:
     @cached_property
     def swap(self) -> Attributes | None:
         """The attributes of its step that takes the text of another sample; None without one."""
-        return None if self.swap_step is None else dict(self.swap_step)
-
-    @cached_property
-    def swap_step(self) -> tuple[tuple[str, object], ...] | None:
-        """The same, as that step has them."""
-        return next((attributes for operation, attributes in self.steps if operation == SWAP), None)
+        return next((dict(attributes) for operation, attributes in self.steps if operation == SWAP), None)
 
     @cached_property
     def written(self) -> tuple[Writing, Attributes] | None:

@@ -17,7 +17,6 @@ from vlmdsl.planning.masked import places_asked
 from vlmdsl.primitives.masks import BLOCKS, SPANS, WHOLE_WORDS
 from vlmdsl.primitives.plugins.function import described, implementation, unfit
 from vlmdsl.runtime.draws import generator
-from vlmdsl.runtime.tokenizer import Side, Tokenizer
 from vlmdsl.runtime.values.mask_rules import block_mask, span_mask, whole_word_mask
 from vlmdsl.runtime.values.text import TextBatch, TextFormat
 
@@ -139,25 +138,26 @@ class MaskedText:
 
 def masked_batch(texts: Sequence[MaskedText], form: TextFormat) -> tuple[TextBatch, MaskedTokens]:
     """The texts with the selected tokens changed, in the form of a tower, and what they were."""
-    plain = form.encode([text.text for text in texts])
-    changed, targets = hide_tokens(texts, plain, form.tokenizer)
+    changed, targets = hide_tokens(texts, form)
     return changed, MaskedTokens(targets, selected_places(targets, texts[0].share))
 
 
-def hide_tokens(texts: Sequence[MaskedText], plain: TextBatch, tokenizer: Tokenizer) -> tuple[TextBatch, Tensor]:
+def hide_tokens(texts: Sequence[MaskedText], form: TextFormat) -> tuple[TextBatch, Tensor]:
     """The tokens of `texts` with the selected ones changed, and what they were `[b, L]`, `NOT_SELECTED` elsewhere.
 
     All texts are masked by one mask. Special tokens and padding are never selected, and never replace a token. ValueError if
     the tokenizer has no mask token.
     """
+    tokenizer = form.tokenizer
     if tokenizer.mask is None:
         raise ValueError("texts are masked, but the tokenizer has no mask token")
-    ids, words = plain.ids.numpy(), tokenizer.words()
+    plain, words = form.encode([text.text for text in texts]), tokenizer.words()
+    ids = plain.ids.numpy()
     selectable = plain.mask.numpy() & ~np.isin(ids, tokenizer.marks())
     # Three numbers for each token, in a row: how long texts may be changes no draw.
     draws = np.stack([generator(*text.purpose).random((ids.shape[1], 3)) for text in texts])
     chance, fate, choice = np.moveaxis(draws, 2, 0)
-    selected = selectable & _selected(texts, plain, selectable, chance, tokenizer)
+    selected = selectable & _selected(texts, selectable, chance, form)
     hidden = selected & (fate < texts[0].hidden)
     replaced = selected & ~hidden & (fate < texts[0].hidden + texts[0].replaced)
     changed = ids.copy()
@@ -167,16 +167,14 @@ def hide_tokens(texts: Sequence[MaskedText], plain: TextBatch, tokenizer: Tokeni
     return plain._replace(ids=torch.from_numpy(changed)), torch.from_numpy(targets)
 
 
-def _selected(
-    texts: Sequence[MaskedText], plain: TextBatch, selectable: np.ndarray, chance: np.ndarray, tokenizer: Tokenizer
-) -> np.ndarray:
+def _selected(texts: Sequence[MaskedText], selectable: np.ndarray, chance: np.ndarray, form: TextFormat) -> np.ndarray:
     """The tokens that the mask of the texts selects, among them some that are not `selectable`: bool [b, L]; `chance [b, L]`
     are even draws."""
     by, share = texts[0].by, texts[0].share
     if not by:
         return chance < share
     if by == WHOLE_WORDS:
-        words = _words_of(texts, plain, tokenizer)
+        words = _words_of([text.text for text in texts], form)
         rows = [whole_word_mask(generator(*text.purpose, by), row, share) for text, row in zip(texts, words, strict=True)]
     else:
         rule = _in_spans if by == SPANS else _by_function
@@ -184,15 +182,12 @@ def _selected(
     return np.stack(rows)
 
 
-def _words_of(texts: Sequence[MaskedText], plain: TextBatch, tokenizer: Tokenizer) -> np.ndarray:
+def _words_of(texts: Sequence[str], form: TextFormat) -> np.ndarray:
     """The number of the word, as blanks separate them, that each token is part of; -1 of special tokens and padding: int64
     [b, L]."""
-    padded_before = plain.mask.any(dim=1) & ~plain.mask[:, 0]
-    side: Side = "left" if bool(padded_before.any()) else "right"
-    places = tokenizer.characters_of([text.text for text in texts], plain.ids.shape[1], side)
-    numbers = np.full(plain.ids.shape, -1)
-    for row, (text, (first, last)) in enumerate(zip(texts, places, strict=True)):
-        begins = [not here.isspace() and before.isspace() for before, here in pairwise(f" {text.text}")]
+    numbers = np.full((len(texts), form.length), -1)
+    for row, (text, (first, last)) in enumerate(zip(texts, form.characters_of(texts), strict=True)):
+        begins = [not here.isspace() and before.isspace() for before, here in pairwise(f" {text}")]
         of_characters = np.cumsum(begins, dtype=np.int64) - 1
         tokens = last > first
         numbers[row, tokens] = of_characters[last[tokens] - 1]

@@ -48,6 +48,10 @@ class TextFormat:
         """Where each of these ids is in the text; see `Tokenizer.characters`."""
         return self.tokenizer.characters(text, self.length, self.padding_side)
 
+    def characters_of(self, texts: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The same of several texts in turn."""
+        return self.tokenizer.characters_of(texts, self.length, self.padding_side)
+
 
 @dataclass(frozen=True, slots=True)
 class TextValue:

@@ -10,7 +10,7 @@ import torch
 
 from vlmdsl.runtime.tokenizer import Tokenizer, train_tokenizer
 from vlmdsl.runtime.values.mask import NOT_SELECTED, MaskedText, hide_tokens
-from vlmdsl.runtime.values.text import TextBatch, TextFormat
+from vlmdsl.runtime.values.text import TextFormat
 
 TOKENIZER = train_tokenizer(["a large red circle", "a small blue box"], 320).with_mask()
 TEXT = "a large red circle and a small blue box " * 3
@@ -22,8 +22,9 @@ def masked(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Original ids, mask, changed ids and targets of `count` texts."""
     texts = [MaskedText(TEXT, share, hidden, replaced, (0, "view", 0, f"sample {number}")) for number in range(count)]
-    plain = TextFormat(TOKENIZER, length).encode([text.text for text in texts])
-    changed, targets = hide_tokens(texts, plain, TOKENIZER)
+    form = TextFormat(TOKENIZER, length)
+    plain = form.encode([text.text for text in texts])
+    changed, targets = hide_tokens(texts, form)
     return *plain, changed.ids, targets
 
 
@@ -50,18 +51,18 @@ def test_marks_and_padding_are_neither_chosen_nor_put_in() -> None:
 
 
 def test_draws_depend_on_their_key_and_not_on_the_batch_or_its_length() -> None:
-    ids, _, changed, targets = masked(6)
+    _, _, changed, targets = masked(6)
     alone = MaskedText(TEXT, 0.15, 0.8, 0.1, (0, "view", 0, "sample 4"))
-    again, again_targets = hide_tokens([alone], TextFormat(TOKENIZER, LENGTH).encode([TEXT]), TOKENIZER)
+    again, again_targets = hide_tokens([alone], TextFormat(TOKENIZER, LENGTH))
     assert torch.equal(again.ids[0], changed[4])
     assert torch.equal(again_targets[0], targets[4])
     _, _, longer, _ = masked(6, length=LENGTH + 9)
     assert torch.equal(longer[:, :LENGTH], changed)
     elsewhere = replace(alone, purpose=(0, "view", 1, "sample 4"))
-    assert not torch.equal(hide_tokens([elsewhere], TextBatch(ids[:1], ids[:1] >= 0), TOKENIZER)[1], again_targets)
+    assert not torch.equal(hide_tokens([elsewhere], TextFormat(TOKENIZER, LENGTH))[1], again_targets)
 
 
 def test_no_mask_token_is_an_error() -> None:
     plain: Tokenizer = train_tokenizer(["a red box"], 300)
     with pytest.raises(ValueError, match="no mask token"):
-        hide_tokens([MaskedText("a", 0.5, 0.8, 0.1, ())], TextFormat(plain, 5).encode(["a"]), plain)
+        hide_tokens([MaskedText("a", 0.5, 0.8, 0.1, ())], TextFormat(plain, 5))
