@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 PROGRAM = """
 import torch, vlmdsl
@@ -58,3 +59,22 @@ def test_damaged_files_are_done_without(
     printed, messages = run(tmp_path / "cache")
     assert printed == expected
     assert said in messages
+
+
+def test_a_test_run_that_was_killed_does_not_fail_the_next_one(tmp_path: Path) -> None:
+    library = tmp_path / "ab" / "library.main.so"
+    library.parent.mkdir()
+    library.write_bytes(b"\x7fELF")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/unit/backends/torch/test_compile_cache.py",
+    ]
+    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not library.exists()

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-__all__ = ["compile_first"]
+__all__ = ["compile_first", "remove_half_libraries"]
 
 T = TypeVar("T")
 _HEADER = 64
@@ -33,7 +33,7 @@ def compile_first(call: Callable[[], T]) -> T:
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     folder = cache_dir()
-    _remove_half_libraries(folder)
+    remove_half_libraries(folder)
     with _settings():
         try:
             return call()
@@ -103,14 +103,16 @@ def _files(traceback: TracebackType | None) -> Iterator[str]:
 
 
 @cache
-def _remove_half_libraries(folder: str) -> None:
-    """Remove truncated libraries: loading one can crash the process.
+def remove_half_libraries(folder: str) -> None:
+    """Remove truncated libraries from a compile cache, with a RuntimeWarning: loading one can crash the process.
 
     Done once per process and folder. A library whose lock is held is being written.
     """
     removed = []
     for library in Path(folder).glob("??/*.so"):
-        if not _is_whole(library) and not _is_held(Path(folder) / "locks" / f"{library.name.split('.')[0]}.lock"):
+        lock = Path(folder) / "locks" / f"{library.name.split('.')[0]}.lock"
+        # The second look is for a library that was completed, and its lock released, after the first.
+        if not (_is_whole(library) or _is_held(lock) or _is_whole(library)):
             library.unlink(missing_ok=True)
             removed.append(library)
     if removed:
