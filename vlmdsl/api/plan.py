@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +17,9 @@ from vlmdsl.passes import optimise
 from vlmdsl.source import SourceMap, Span
 
 if TYPE_CHECKING:
-    from vlmdsl.schema import RunConfig
+    from vlmdsl.api.planned_run import PlannedWeights
 
 __all__ = ["FlowPlans", "dump", "plan", "plan_flows"]
-
-_SIDE, _TOKENS = 224, 49
-"""The side of an image in pixels and its patches, unless something else is said."""
 
 
 def plan(
@@ -34,12 +30,12 @@ def plan(
     world: int = 1,
     dim: int = 512,
     dtype: str = "float32",
-    image_tokens: int = _TOKENS,
+    image_tokens: int = 49,
     text_tokens: int = 32,
     vocabulary: int = 49_408,
     references: int = 65_536,
     samples: int = 1_000_000,
-    image_size: int = _SIDE,
+    image_size: int = 224,
     micro: int | None = None,
     lowering: str | Mapping[str, str] = "auto",
     passes: str = "all",
@@ -81,21 +77,25 @@ def plan(
 
 @dataclass(frozen=True)
 class FlowPlans:
-    """The plan of each flow of each stage of a recipe, in their order; of a recipe without any the only one."""
+    """The plan of each flow of each stage of a recipe, in their order; of a recipe without any the only one. With settings
+    of a run also the `weights` of its towers and modules."""
 
     flows: tuple[tuple[Built, Plan], ...]
+    weights: PlannedWeights | None = None
 
     def to_text(self) -> str:
-        """The plans as tables, each under the title of its flow."""
-        return "\n".join(_under_title(built.title, plan.to_text()) for built, plan in self.flows)
+        """The plans as tables, each under the title of its flow, then the weights."""
+        plans = "\n".join(_under_title(built.title, plan.to_text()) for built, plan in self.flows)
+        return plans if self.weights is None else f"{plans}\n\n{self.weights.to_text()}"
 
     def to_json(self) -> dict[str, object]:
-        """The plans as plain data: that of the only flow, or a list under `flows`."""
+        """The plans as plain data: that of the only flow, or a list under `flows`; the weights under `weights`."""
+        weights = {} if self.weights is None else {"weights": self.weights.to_json()}
         plans = [plan.to_json() for _, plan in self.flows]
         if len(plans) == 1:
-            return plans[0]
+            return plans[0] | weights
         named = [{"stage": built.stage.name, "flow": built.flow.name, "share": built.flow.share} for built, _ in self.flows]
-        return {"flows": [{**name, **plan} for name, plan in zip(named, plans, strict=True)]}
+        return {"flows": [{**name, **plan} for name, plan in zip(named, plans, strict=True)], **weights}
 
 
 def plan_flows(
@@ -106,73 +106,39 @@ def plan_flows(
     knobs: Mapping[str, object] | None = None,
     config: str | Path | None = None,
     overrides: Iterable[str] = (),
-    batch: int | None = None,
-    micro: int | None = None,
     lowering: str | Mapping[str, str] | None = None,
     **options: Any,
 ) -> FlowPlans:
     """Return the plans of all flows of a recipe; the options are those of `plan`.
 
-    `train.batch`, `train.micro` and lowerings of the settings in the file `config` and in `overrides`, as for
-    `vlmdsl.train`, are those of the plan, of each flow its own; the arguments come after those of the file. Where a stage
-    has images of its own size, `image_size` and `image_tokens` grow or shrink as they do. Raises `DiagnosticError`
-    (V0848) where an argument and `overrides` disagree.
+    With settings of a run, those in the file `config` and in `overrides`, as for `vlmdsl.train`, the plan is that of the run:
+    batch, micro-batches and lowerings, of each flow its own, are those of the settings, sizes of images, texts and features
+    those of its towers, which are built for it, and numbers of samples those of its data, which is opened. Options come
+    before them. Raises `DiagnosticError` (V0848) where an option and `overrides` disagree, and for settings, data or towers
+    that cannot be used.
 
     >>> len(plan_flows("clip").flows), plan_flows("clip", overrides=["train.batch=64"]).flows[0][1].batch
     (1, 64)
     """
     flows = build_flows(recipe, expression=expression, knobs=knobs, passes=passes)
-    named = {"train.batch": batch, "train.micro": micro, "schedule.lowering": lowering or None}
-    sizes = {"batch": batch or _BATCH, "micro": micro, "lowering": lowering or "auto"}
+    options = {name: value for name, value in options.items() if value is not None}
+    if config is None and not overrides:
+        own = {"lowering": lowering or "auto", **options}
+        return FlowPlans(tuple((one, make_plan(one.planned, sources=one.front_end.sources, **own)) for one in flows))
+    from vlmdsl.api.planned_run import planned_run  # which builds the towers, with torch
+    from vlmdsl.api.runs import load_settings, lowering_of, parts_of
+
+    named = {"train.batch": options.get("batch"), "train.micro": options.get("micro"), "schedule.lowering": lowering or None}
+    arguments = {name: value for name, value in named.items() if value is not None}
+    resolved = load_settings(config, overrides, arguments, parts_of(flows))
+    run = planned_run(flows, resolved, options.get("world", 1))
+    terms = {term.name for one in flows for term in one.written.terms}
     plans = []
-    of_flow: Callable[[Built], Mapping[str, Any]] = lambda _: sizes  # noqa: E731 - or that of the settings
-    if config is not None or overrides:
-        arguments = {name: own for name, own in named.items() if own is not None}
-        of_flow = _by_settings(flows, config, overrides, arguments, options)
-    for built in flows:
-        plans.append((built, make_plan(built.planned, sources=built.front_end.sources, **{**options, **of_flow(built)})))
-    return FlowPlans(tuple(plans))
-
-
-def _by_settings(
-    flows: Sequence[Built],
-    config: str | Path | None,
-    overrides: Iterable[str],
-    named: Mapping[str, object],
-    options: Mapping[str, Any],
-) -> Callable[[Built], Mapping[str, Any]]:
-    """What the settings of a run say about the step of a flow."""
-    from vlmdsl.api.runs import load_settings, lowering_of, parts_of  # the plan without settings needs none of it
-    from vlmdsl.schema import config_of
-
-    resolved = load_settings(config, overrides, named, parts_of(flows))
-    terms = {term.name for built in flows for term in built.written.terms}
-
-    def of_flow(built: Built) -> Mapping[str, Any]:
-        train = config_of(resolved, built.stage.name, built.flow.name).train
-        batch = train.batch if "batch" in train.model_fields_set else _BATCH
-        sizes = _of_images(resolved, built.stage.name, options)
-        return {"batch": batch, "micro": train.micro, "lowering": lowering_of(resolved, built, terms), **sizes}
-
-    return of_flow
-
-
-def _of_images(config: RunConfig, stage: str, options: Mapping[str, Any]) -> dict[str, int]:
-    """The side of an image and its patches, of a stage with images of its own size: those of the plan, as much larger or
-    smaller as its images are than those of the run."""
-    from vlmdsl.schema import image_size_of
-
-    own = image_size_of(config, stage)
-    if own is None:
-        return {}
-    side, tokens = options.get("image_size", _SIDE), options.get("image_tokens", _TOKENS)
-    built_in_size = import_module("vlmdsl.runtime.modules.towers.build").built_in_size  # which needs torch
-    ratio = own / (config.model.image_size or built_in_size(config.model.image_encoder) or _SIDE)
-    return {"image_size": max(1, round(side * ratio)), "image_tokens": max(1, round(tokens * ratio**2))}
-
-
-_BATCH = 1024
-"""Samples of a batch that is planned, unless something else is said."""
+    for one in flows:
+        sizes = {**run.sizes[one.stage.name, one.flow.name], **options}
+        request = lowering_of(resolved, one, terms)
+        plans.append((one, make_plan(one.planned, sources=one.front_end.sources, lowering=request, **sizes)))
+    return FlowPlans(tuple(plans), run.weights)
 
 
 def _under_title(title: str, text: str) -> str:

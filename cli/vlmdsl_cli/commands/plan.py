@@ -17,30 +17,29 @@ COUNT = click.IntRange(min=1)
 DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])
 
 
+def of_run(usual: object) -> str:
+    """What a size is where no option says it."""
+    return f"default: that of the run with settings, else {usual}."
+
+
 @click.command("plan")
 @recipe_arguments
-@click.option("--batch", type=COUNT, help="Samples in the global batch; default: `train.batch` where it is set, or 1024.")
+@click.option("--batch", type=COUNT, help=f"Samples in the global batch; {of_run(1024)}")
 @click.option("--world", type=COUNT, default=1, show_default=True, help="Processes.")
-@click.option("--dim", type=COUNT, default=512, show_default=True, help="Feature dimension.")
+@click.option("--dim", type=COUNT, help=f"Feature dimension; {of_run(512)}")
 @click.option("--dtype", type=DTYPE, default="float32", show_default=True, help="Data type of the features.")
-@click.option(
-    "--vocabulary", type=COUNT, default=49_408, show_default=True, help="Vocabulary size, for masked language modelling."
-)
-@click.option("--image-size", type=COUNT, default=224, show_default=True, help="Side of an image, in pixels.")
-@click.option("--image-tokens", type=COUNT, default=49, show_default=True, help="Patches of an image.")
-@click.option("--text-tokens", type=COUNT, default=32, show_default=True, help="Tokens of a text.")
+@click.option("--vocabulary", type=COUNT, help=f"Vocabulary size, for masked language modelling; {of_run('49,408')}")
+@click.option("--image-size", type=COUNT, help=f"Side of an image, in pixels; {of_run(224)}")
+@click.option("--image-tokens", type=COUNT, help=f"Patches of an image; {of_run(49)}")
+@click.option("--text-tokens", type=COUNT, help=f"Tokens of a text; {of_run(32)}")
 @click.option("--micro", type=COUNT, help="Samples of a process that go through the towers at once (`train.micro`).")
-@click.option("--references", type=COUNT, default=65_536, show_default=True, help="Number of samples in a reference set.")
-@click.option(
-    "--samples",
-    type=COUNT,
-    default=1_000_000,
-    show_default=True,
-    help="Samples in the data set, for numbers kept per sample.",
-)
+@click.option("--references", type=COUNT, help=f"Number of samples in a reference set; {of_run('65,536')}")
+@click.option("--samples", type=COUNT, help=f"Samples in the data set, for numbers kept per sample; {of_run('1,000,000')}")
 @lowering_option
 @passes_option
-@click.option("--config", metavar="FILE", help="Settings of a run, in YAML: its batch, and the weights of its towers.")
+@click.option(
+    "--config", metavar="FILE", help="Settings of a run, in YAML: plan that run, with the sizes and weights of its towers."
+)
 @click.option(
     "--set",
     "settings",
@@ -61,7 +60,8 @@ def command(
 ) -> None:
     """Show what RECIPE will run: encoder calls, shared values, FLOPs, memory, memory traffic, collectives, lowerings.
 
-    With settings of a run also the weights of its towers and modules, their gradients and moments.
+    With settings of a run its towers are built and its data opened: sizes are theirs unless an option says another, and the
+    weights of towers and modules, their gradients and moments are shown too.
     """
     if stage is not None:
         data(dump(recipe.subject, stage, expression=recipe.expression, knobs=recipe.hyper_parameters))
@@ -75,13 +75,7 @@ def command(
         lowering=lowering,
         **sizes,
     )
-    weights = None
-    if config is not None or settings:
-        from vlmdsl.api.weights import planned_weights  # which builds the towers, with torch
-
-        run = {"config": config, "settings": settings, "world": sizes["world"]}
-        weights = planned_weights(recipe.subject, expression=recipe.expression, knobs=recipe.hyper_parameters, **run)
     if as_json:
-        json_data(planned.to_json() | ({} if weights is None else {"weights": weights.to_json()}))
+        json_data(planned.to_json())
     else:
-        data(planned.to_text() + ("" if weights is None else f"\n\n{weights.to_text()}"))
+        data(planned.to_text())

@@ -15,7 +15,6 @@ from vlmdsl.api.data import check_data, convert_data, preview_data
 from vlmdsl.api.encode import encode
 from vlmdsl.api.plan import plan_flows
 from vlmdsl.api.search import search
-from vlmdsl.api.weights import planned_weights
 from vlmdsl.diagnostics import DiagnosticError
 
 Forms = dict[str, Any]
@@ -48,7 +47,7 @@ def test_every_command_reads_data_in_any_form(form: str, tmp_path: Path, monkeyp
         "check_data": lambda: check_data(of()),
         "preview_data": lambda: preview_data(of(), "grid.png"),
         "convert_data": lambda: convert_data(of(), "shards"),
-        "planned_weights": lambda: planned_weights("clip", settings=f"data.train=[{', '.join(map(str, ['a.tar']))}]"),
+        "plan_flows": lambda: plan_flows("clip", overrides="data.train=[a.tar]"),
     }
     for name, command in commands.items():
         with pytest.raises(DiagnosticError) as caught:

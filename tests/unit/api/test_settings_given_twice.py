@@ -55,7 +55,7 @@ def test_a_plan_is_for_the_batch_of_the_settings_unless_another_one_is_given(tmp
     assert planned() == (1024, None, "dense")
     assert planned(config=file) == (64, 16, "chunked")
     assert planned(config=file, batch=32, lowering="dense") == (32, 16, "dense")
-    assert planned(overrides=["train.seed=1"]) == (1024, None, "dense")
+    assert planned(overrides=["train.seed=1"]) == (128, None, "dense")
 
 
 def test_a_stage_is_planned_with_its_own_batch() -> None:

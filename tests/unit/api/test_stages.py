@@ -26,13 +26,11 @@ def test_the_plan_has_the_schedule_of_each_flow() -> None:
 
 
 def test_a_stage_with_larger_images_is_planned_for_them() -> None:
-    words = {"overrides": ["stages.main.model.image_size=64"]}
+    own = {"batch": 128, "dim": 64, "vocabulary": 301, "text_tokens": 32, "samples": 2048}
+    words = {"overrides": ["stages.main.model.image_size=64", "model.vocabulary=300"]}
     warm, main = (planned for _, planned in plan_flows(STAGES, **words).flows)
-    assert warm.to_json() == vlmdsl.plan(STAGES, stage="warm").to_json()
-    assert main.to_json() == vlmdsl.plan(STAGES, stage="main", image_size=448, image_tokens=196).to_json()
-    words = {"overrides": ["stages.main.model.image_size=64", "model.image_size=128"]}
-    _, (_, main) = plan_flows(STAGES, **words, image_size=128, image_tokens=64).flows
-    assert main.to_json() == vlmdsl.plan(STAGES, stage="main", image_size=64, image_tokens=16).to_json()
+    assert warm.to_json() == vlmdsl.plan(STAGES, stage="warm", image_size=32, image_tokens=16, **own).to_json()
+    assert main.to_json() == vlmdsl.plan(STAGES, stage="main", image_size=64, image_tokens=64, **own).to_json()
 
 
 def test_one_flow_is_planned_by_name_as_a_recipe_of_its_own() -> None:

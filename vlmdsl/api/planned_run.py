@@ -1,21 +1,22 @@
-"""`plan` with settings: what the weights of a run take, frozen parts and adapters too. Torch is imported when it runs."""
+"""`plan` with settings of a run: the sizes of its towers and data, and what its weights take, frozen parts and adapters too.
+Torch is imported when it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmdsl.api.driver import build_flows
-from vlmdsl.api.runs import course, load_settings, parts_of
+from vlmdsl.api.driver import Built
+from vlmdsl.api.runs import course
 from vlmdsl.api.tables import table_text
+from vlmdsl.schema import RunConfig, config_of
 
 if TYPE_CHECKING:
     from vlmdsl.runtime.training.weights import ModuleWeights
 
-__all__ = ["PlannedWeights", "planned_weights"]
+__all__ = ["PlannedRun", "PlannedWeights", "planned_run"]
 
 _MIB = 2**20
 
@@ -54,30 +55,22 @@ class PlannedWeights:
         return table_text(table)
 
 
-def planned_weights(
-    recipe: str | Path,
-    *,
-    expression: bool = False,
-    knobs: Mapping[str, object] | None = None,
-    config: str | Path | None = None,
-    settings: Iterable[str] = (),
-    world: int = 1,
-) -> PlannedWeights:
-    """Build the model of each stage of a run, untrained, and count its weights.
+@dataclass(frozen=True)
+class PlannedRun:
+    """What the settings of a run say of its plan: `sizes`, those of each flow by its stage and name, and its weights."""
+
+    sizes: Mapping[tuple[str, str], Mapping[str, Any]]
+    weights: PlannedWeights
+
+
+def planned_run(built: Sequence[Built], resolved: RunConfig, world: int = 1) -> PlannedRun:
+    """Build the model of each stage of a run, untrained: take its sizes, and count its weights.
 
     Frozen parts (`frozen` of the recipe, `model.freeze`) have neither gradient nor moments, adapters (`model.lora`) have
     both; with `train.parallel=sharded` each of `world` processes has its part. No weights are read: of a tower of a hub only
-    its settings are. The data of the settings is opened, for its tokenizer. Raises `DiagnosticError` for settings, data or
-    towers that cannot be used.
-
-    >>> from vlmdsl.api.weights import planned_weights
-    >>> settings = ["model.freeze.vision=1", "data.train=shapes:samples=50"]
-    >>> rows = planned_weights("clip", settings=settings).stages[""]
-    >>> [(row.name, row.trained < row.weights) for row in rows]
-    [('vision', True), ('language', False), ('objective', False)]
+    its settings are. The data of the settings is opened, for its tokenizer. Raises `DiagnosticError` for data or towers that
+    cannot be used.
     """
-    built = build_flows(recipe, expression=expression, knobs=knobs)
-    resolved = load_settings(config, settings, {}, parts_of(built))
     resolved = resolved.model_copy(
         update={
             "model": resolved.model.model_copy(update={"pretrained": False}),
@@ -86,13 +79,18 @@ def planned_weights(
     )
     stages = course(built, resolved, compiled=False)
     parts = import_module("vlmdsl.runtime.training.course")
-    weights = import_module("vlmdsl.runtime.training.weights")
+    counted = import_module("vlmdsl.runtime.training.weights").module_weights
+    sizes_of = import_module("vlmdsl.runtime.training.planned_sizes").planned_sizes
     opened = parts.open_course(stages)
     tokenizers = parts.tokenizers_of_course(stages, opened)
     sharded = resolved.train.parallel == "sharded" and world > 1
     one = import_module("vlmdsl.runtime.training.processes").World(0, 1, import_module("torch").device("cpu"))
-    rows = {}
+    rows, sizes = {}, {}
     for stage in stages:
-        model = stage.build(tokenizers, one, parts.DataFacts.of(opened.stages[stage.name]))
-        rows[stage.name] = tuple(weights.module_weights(model, shards=world if sharded else 1))
-    return PlannedWeights(rows, world, sharded)
+        data = opened.stages[stage.name]
+        model = stage.build(tokenizers, one, parts.DataFacts.of(data))
+        rows[stage.name] = tuple(counted(model, shards=world if sharded else 1))
+        for flow, own in parts.models_of(model, stage).items():
+            train = config_of(resolved, stage.name, flow).train
+            sizes[stage.name, flow] = {"batch": train.batch, "micro": train.micro, **sizes_of(own, data[flow])}
+    return PlannedRun(sizes, PlannedWeights(rows, world, sharded))
