@@ -111,11 +111,11 @@ def plan_flows(
 ) -> FlowPlans:
     """Return the plans of all flows of a recipe; the options are those of `plan`.
 
-    With settings of a run, those in the file `config` and in `overrides`, as for `vlmdsl.train`, the plan is that of the run:
-    batch, micro-batches and lowerings, of each flow its own, are those of the settings, sizes of images, texts and features
-    those of its towers, which are built for it, and numbers of samples those of its data, which is opened. Options come
-    before them. Raises `DiagnosticError` (V0848) where an option and `overrides` disagree, and for settings, data or towers
-    that cannot be used.
+    With settings of a run, those in the file `config` and in `overrides`, as for `vlmdsl.train`, the plan is that of the
+    run: batch, micro-batches and lowerings, of each flow its own, are those of the settings, sizes of images, texts and
+    features those of its towers, which are built for it, and numbers of samples those of its data, which is opened. Options
+    come before them. Raises `DiagnosticError` (V0848) where an option and `overrides` disagree, and for settings, data or
+    towers that cannot be used.
 
     >>> len(plan_flows("clip").flows), plan_flows("clip", overrides=["train.batch=64"]).flows[0][1].batch
     (1, 64)

@@ -2,7 +2,7 @@
 
 from vlmdsl.schema.load import CONFIG_SEAL, CallSettings, Flags, dump_config, load_config, schema_of_config, setting_names
 from vlmdsl.schema.model import LoraConfig, ModelConfig
-from vlmdsl.schema.parts import PARTS, Parts, config_of, image_size_of, shares_of
+from vlmdsl.schema.parts import PARTS, Parts, config_of, shares_of, sizes_of
 from vlmdsl.schema.python_values import DataSources, listed
 from vlmdsl.schema.run import (
     DataConfig,
@@ -30,10 +30,10 @@ __all__ = [
     "TrainConfig",
     "config_of",
     "dump_config",
-    "image_size_of",
     "listed",
     "load_config",
     "schema_of_config",
     "setting_names",
     "shares_of",
+    "sizes_of",
 ]

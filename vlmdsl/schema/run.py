@@ -337,7 +337,7 @@ class _Part(BaseModel):
 class StageConfig(_Part):
     """What one stage of a run sets for itself."""
 
-    model: Annotated[ModelConfig, _only("image_size")] = ModelConfig()
+    model: Annotated[ModelConfig, _only("image_size", "text_length")] = ModelConfig()
     data: DataConfig = DataConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -373,8 +373,8 @@ class RunConfig(Section):
     stages: dict[str, StageConfig] = Field(
         {},
         description="stage of the recipe -> its own `data`, `optimizer`, `schedule`, `train` (steps, batch, micro, "
-        "clip_gradient_norm, precision) and `model.image_size`, the size to which its images are resized, for the towers of "
-        "the run: `stages.second.train.steps=100`; the rest is that of the run",
+        "clip_gradient_norm, precision) and, for the towers of the run, `model.image_size`, the size of its images, and "
+        "`model.text_length`, at most that of the run: `stages.second.train.steps=100`; the rest is that of the run",
     )
     flows: dict[str, FlowConfig] = Field(
         {},

@@ -81,7 +81,8 @@ SIZES: list[tuple[str, dict[str, object], dict[str, int]]] = [
     ("filip", {"model.image_size": 64, "train.micro": 8, "train.batch": 32}, {"image_size": 64, "image_tokens": 64}),
     ("filip", {"model.image_encoder": "vit:tiny_patch4", "model.text_length": 12}, {"image_tokens": 64, "text_tokens": 12}),
     ("mae", {"model.image_encoder": "vit:tiny_patch4"}, {"image_tokens": 64}),
-    ("simvlm", {"data.map.document": "clean_text", "model.text_length": 20, "model.dimension": 32}, {"text_tokens": 20, "dim": 32}),
+    ("simvlm", {"data.map.document": "clean_text", "model.text_length": 20, "model.dimension": 32},
+     {"text_tokens": 20, "dim": 32}),
     ("nlip", {"data.map.concepts": "template(source)"}, {}),
     ("ra_clip", {"data.reference": ("shapes:samples=30",)}, {"references": 30}),
 ]  # fmt: skip

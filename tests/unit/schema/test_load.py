@@ -14,10 +14,10 @@ from vlmdsl.schema import (
     RunConfig,
     config_of,
     dump_config,
-    image_size_of,
     load_config,
     schema_of_config,
     setting_names,
+    sizes_of,
 )
 from vlmdsl.source import SourceMap
 
@@ -222,14 +222,17 @@ def test_an_invalid_section_is_reported_beneath_a_later_setting(tmp_path: Path) 
     assert [diagnostic.code for diagnostic in diagnostics] == ["V0812"]
 
 
-def test_a_stage_sets_of_its_towers_the_size_of_images_only(tmp_path: Path) -> None:
+def test_a_stage_sets_of_its_towers_the_sizes_of_images_and_texts_only(tmp_path: Path) -> None:
     path = written(tmp_path, "model: {image_size: 32}\nstages: {warm: {model: {image_size: 64}}, main: {model: {}}}\n")
     config, diagnostics = load_config(path)
     assert config is not None, diagnostics
-    assert [image_size_of(config, stage) for stage in ("warm", "main", "other")] == [64, None, None]
+    assert [sizes_of(config, stage).image_size for stage in ("warm", "main", "other")] == [64, None, None]
     assert [config_of(config, stage).model.image_size for stage in ("warm", "main")] == [32, 32]  # the towers are the run's
     assert load_config(written(tmp_path, dump_config(config))) == (config, [])
-    of_run, near = "which is one for the whole run, only image_size", "did you mean `stages.warm.model.image_size`?"
+    of_run, near = (
+        "which is one for the whole run, only image_size, text_length",
+        "did you mean `stages.warm.model.image_size`?",
+    )
     assert faults(overrides=["stages.warm.model.dimension=8"]) == [
         "V0812 --set:1:1 [stages.warm.model.dimension] `stages.warm.model` cannot set `dimension`, " + of_run
     ]

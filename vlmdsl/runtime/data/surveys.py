@@ -61,6 +61,8 @@ class Survey:
     draws_captions: bool = False
     """Whether one of several texts is drawn in each epoch."""
     cut: dict[str, CutTexts] = field(default_factory=dict)
+    length_setting: str = "model.text_length"
+    """The setting that says of how many tokens texts are."""
     overlong: dict[str, float] = field(default_factory=dict)
     """Longer than `data.max_text_characters`."""
     listed: dict[str, float] = field(default_factory=dict)
@@ -92,7 +94,7 @@ class Survey:
             if cut.share > 0:
                 yield (
                     f"{cut.share:.1%} of the inspected `{name}` are truncated to {cut.length} tokens; "
-                    f"`model.text_length={cut.keeping}` keeps 99 % of them whole"
+                    f"`{self.length_setting}={cut.keeping}` keeps 99 % of them whole"
                 )
         for name, share in self.overlong.items():
             yield f"{share:.1%} of the inspected `{name}` are truncated to `data.max_text_characters`"

@@ -53,7 +53,7 @@ from vlmdsl.runtime.modules.towers import Encoder
 from vlmdsl.runtime.tokenizer import Tokenizers
 from vlmdsl.runtime.training.encoders import built_encoders, vector_lengths
 from vlmdsl.runtime.training.processes import World
-from vlmdsl.runtime.training.stage_images import StageImages
+from vlmdsl.runtime.training.stage_sizes import OF_RUN, StageSizes
 from vlmdsl.runtime.training.tokenizers import tokenizers_for
 from vlmdsl.schema import DataConfig, ModelConfig, RunConfig
 from vlmdsl.source import Span
@@ -270,15 +270,15 @@ def build_model(
     facts: Mapping[str, Any] | None = None,
     *,
     separate_patches: Collection[str] = (),
-    images: StageImages | None = None,
+    sizes: StageSizes = OF_RUN,
 ) -> VisionLanguageModel:
     """The towers that the objective needs, with weights drawn from the seed, and the objective, on the world's device.
 
     `facts` is what is known of the data's fields (`FieldMapping.facts`): how many numbers describe a region, or a vector.
-    Towers of `separate_patches` have them for another stage, if this objective does not need them. `images` are those of the
-    stage, where it has a size of its own.
+    Towers of `separate_patches` have them for another stage, if this objective does not need them. `sizes` are those of the
+    stage, where they are not those of the run.
     """
-    encoders = built_encoders([objective], config, tokenizers, facts or {}, separate_patches, images)
+    encoders = built_encoders([objective], config, tokenizers, facts or {}, separate_patches, sizes)
     lengths = vector_lengths(objective, facts or {})
     model = VisionLanguageModel(encoders, objective, steps=config.train.steps, lengths=lengths)
     _allocate(objective, encoders, {**lengths, **model.parts.lengths})
@@ -293,11 +293,11 @@ def build_flow_models(
     facts: Mapping[str, Mapping[str, Any]],
     *,
     separate_patches: Collection[str] = (),
-    images: StageImages | None = None,
+    sizes: StageSizes = OF_RUN,
 ) -> FlowModels:
     """The same for the objectives of several flows: one model over one set of modules; `facts` are those of each flow."""
     together = {name: fact for own in facts.values() for name, fact in own.items()}
-    encoders = built_encoders([*objectives.values()], config, tokenizers, together, separate_patches, images)
+    encoders = built_encoders([*objectives.values()], config, tokenizers, together, separate_patches, sizes)
     lengths = {flow: vector_lengths(objective, facts[flow]) for flow, objective in objectives.items()}
     built = FlowModels(encoders, objectives, steps=config.train.steps, lengths=lengths)
     for flow, objective in objectives.items():

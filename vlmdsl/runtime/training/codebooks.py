@@ -18,7 +18,7 @@ from vlmdsl.ir.modules import CodebookSettings
 from vlmdsl.runtime.data import EvaluationLoader, Loaded, some_samples, view_of
 from vlmdsl.runtime.data.loading import workers_for
 from vlmdsl.runtime.modules.towers import CodebookTower, Encoder
-from vlmdsl.runtime.training.stage_images import StageImages
+from vlmdsl.runtime.training.stage_sizes import OF_RUN, StageSizes
 from vlmdsl.runtime.values import ImageBatch
 from vlmdsl.schema import ModelConfig, RunConfig
 from vlmdsl.source import Span
@@ -39,22 +39,22 @@ def codebook_tower(
     settings: CodebookSettings,
     model: ModelConfig,
     encoders: Iterable[Encoder],
-    images: StageImages | None = None,
+    sizes: StageSizes = OF_RUN,
 ) -> CodebookTower:
-    """The tower of a codebook, without entries; `encoders` are the other towers, whose patches it goes by. `images` are
-    those of its stage, where it has a size of its own.
+    """The tower of a codebook, without entries; `encoders` are the other towers, whose patches it goes by. `sizes` are
+    those of its stage, where they are not those of the run.
 
     `DiagnosticError` (V0831) where images of its side do not divide into its patches.
     """
     forms = [form for encoder in encoders if (form := encoder.image_format) is not None]
-    whole = images.size if images else model.image_size or next((form.size for form in forms), USUAL_SIDE)
+    whole = sizes.image_size or model.image_size or next((form.size for form in forms), USUAL_SIDE)
     side = round(settings.side * whole)
     grid = next((form.size // form.patch for form in forms if form.patch is not None), side)
     patch = settings.patch or side // grid
     if not patch or side % patch or (not settings.patch and side != patch * grid):
         problem = f"cuts images of {side} pixels into patches, which {patch or grid} does not divide evenly"
-        setting = images.setting if images else "model.image_size"
-        raise _unfit(name, problem, f"set `patch` and `side` of `codebook`, or another `{setting}`")
+        help = f"set `patch` and `side` of `codebook`, or another `{sizes.setting('image_size')}`"
+        raise _unfit(name, problem, help)
     return CodebookTower(replace(settings, patch=patch), side)
 
 

@@ -33,10 +33,10 @@ from vlmdsl.runtime.training.measured_parts import has_measured_part
 from vlmdsl.runtime.training.processes import World
 from vlmdsl.runtime.training.records import RunRecord
 from vlmdsl.runtime.training.reference import prepare
-from vlmdsl.runtime.training.stage_images import StageImages
+from vlmdsl.runtime.training.stage_sizes import OF_RUN, StageSizes
 from vlmdsl.runtime.training.starting import data_facts
 from vlmdsl.runtime.training.tokenizers import tokenizers_for
-from vlmdsl.schema import RunConfig, config_of, image_size_of, shares_of
+from vlmdsl.schema import RunConfig, config_of, shares_of, sizes_of
 from vlmdsl.source.limits import MAXIMUM_WIDTH
 
 __all__ = [
@@ -102,8 +102,8 @@ class StageOfRun:
     before: int
     separate_patches: frozenset[str] = frozenset()
     """Towers of which some stage predicts dropped patches: they have the same stem in all stages, which hand them over."""
-    image_size: int | None = None
-    """The size to which images are resized in this stage, where it is not that of the run."""
+    sizes: StageSizes = OF_RUN
+    """Those of its images and texts, where they are not those of the run."""
 
     @property
     def end(self) -> int:
@@ -141,20 +141,15 @@ class StageOfRun:
         shares = shares_of(self.config, {flow.name: flow.share for flow in self.flows})
         return Mixture(shares, self.config.train.seed, self.name)
 
-    @property
-    def images(self) -> StageImages | None:
-        """The size of its images, where it has one of its own."""
-        return None if self.image_size is None else StageImages(self.image_size, self.name)
-
-    def check_images(self, tokenizers: Tokenizers, facts_of: Mapping[str, DataFacts]) -> None:
-        """V0831, V0832 or V0834 where its towers cannot take images of its own size. No weights are read."""
-        if self.image_size is None:
+    def check_sizes(self, tokenizers: Tokenizers, facts_of: Mapping[str, DataFacts]) -> None:
+        """V0831, V0832 or V0834 where its towers cannot take images or texts of its own sizes. No weights are read."""
+        if not self.sizes.any:
             return
         objectives = [flow.objective for flow in self.flows]
         facts = {name: fact for own in facts_of.values() for name, fact in own.fields.items()}
         model = self.config.model.model_copy(update={"pretrained": False})
         config = self.config.model_copy(update={"model": model})
-        encoders = built_encoders(objectives, config, tokenizers, facts, self.separate_patches, self.images)
+        encoders = built_encoders(objectives, config, tokenizers, facts, self.separate_patches, self.sizes)
         check_image_views(encoders, [stream for objective in objectives for stream in objective.streams])
 
     def label(self, flow: FlowOfRun) -> str:
@@ -168,11 +163,11 @@ class StageOfRun:
         model: Model
         if len(self.flows) == 1:
             own = first.objective, first.config, tokenizers, world, facts[first.name]
-            model = build_model(*own, separate_patches=self.separate_patches, images=self.images)
+            model = build_model(*own, separate_patches=self.separate_patches, sizes=self.sizes)
         else:
             objectives = {flow.name: flow.objective for flow in self.flows}
             together = objectives, self.config, tokenizers, world, facts
-            model = build_flow_models(*together, separate_patches=self.separate_patches, images=self.images)
+            model = build_flow_models(*together, separate_patches=self.separate_patches, sizes=self.sizes)
         for flow in self.flows:
             if sample_index(flow.objective.program) is not None:
                 flow.objective.state.allocate_samples(facts_of[flow.name].samples)
@@ -181,10 +176,14 @@ class StageOfRun:
     def survey(self, opened: Mapping[str, Data], model: Model) -> dict[str, dict[str, Survey]]:
         """The surveys of the samples of each flow."""
         models = models_of(model, self)
-        return {
+        surveyed = {
             flow.name: surveys(flow.objective.program, flow.config, opened[flow.name], models[flow.name])
             for flow in self.flows
         }
+        for own in surveyed.values():
+            for survey in own.values():
+                survey.length_setting = self.sizes.setting("text_length")
+        return surveyed
 
     def tables_of_other_data(self, earlier: StageOfRun, model: Model) -> set[str]:
         """The per-sample buffers whose training data differs from that of the flow with the same name in an earlier
@@ -254,7 +253,7 @@ def course_of(stages: Iterable[tuple[Stage, Mapping[str, Objective]]], config: R
         flows = tuple(_flow(stage, flow, objectives[flow.name], config, earlier) for flow in stage.flows)
         before = course[-1].end if course else 0
         shares_of(config, {flow.name: flow.share for flow in flows})  # raises here, before data are opened
-        own = config_of(config, stage.name), before, separate, image_size_of(config, stage.name)
+        own = config_of(config, stage.name), before, separate, StageSizes(stage.name, *sizes_of(config, stage.name))
         course.append(StageOfRun(stage.name, stage.starts_from, flows, *own))
     return tuple(course)
 
@@ -271,7 +270,7 @@ def with_settings(course: Sequence[StageOfRun], config: RunConfig) -> tuple[Stag
         replace(
             stage,
             config=config_of(config, stage.name),
-            image_size=image_size_of(config, stage.name),
+            sizes=StageSizes(stage.name, *sizes_of(config, stage.name)),
             flows=tuple(replace(flow, config=config_of(config, stage.name, flow.name)) for flow in stage.flows),
         )
         for stage in course

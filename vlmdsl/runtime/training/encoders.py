@@ -15,7 +15,7 @@ from vlmdsl.runtime.tokenizer import Tokenizer, Tokenizers
 from vlmdsl.runtime.training.adaptation import adapt
 from vlmdsl.runtime.training.codebooks import USUAL_SIDE, codebook_tower
 from vlmdsl.runtime.training.processes import seed_generators
-from vlmdsl.runtime.training.stage_images import StageImages
+from vlmdsl.runtime.training.stage_sizes import OF_RUN, StageSizes
 from vlmdsl.runtime.training.tokenizers import encoder_name, tokenizer_notes
 from vlmdsl.runtime.values import ImageFormat, TextFormat
 from vlmdsl.schema import ModelConfig, RunConfig
@@ -30,10 +30,10 @@ def built_encoders(
     tokenizers: Tokenizers,
     facts: Mapping[str, Any],
     separate_patches: Collection[str] = (),
-    images: StageImages | None = None,
+    sizes: StageSizes = OF_RUN,
 ) -> dict[str, Encoder]:
-    """The towers of all objectives, by name; those of `separate_patches` have them for objectives of other stages. With
-    `images` they take images of the size of a stage, for which they are not built."""
+    """The towers of all objectives, by name; those of `separate_patches` have them for objectives of other stages. They
+    take images and texts of the `sizes` of a stage, for which they are not built."""
     model = config.model
     streams = [stream for objective in objectives for stream in objective.streams]
     columns = [column for objective in objectives for column in objective.references.columns]
@@ -74,26 +74,27 @@ def built_encoders(
         if is_pretrained(name):  # what is drawn after it is the same whether its weights were drawn or read
             seed_generators(config.train.seed, "weights after", tower)
         if "Image" in kind:
-            _take_images(encoders[tower], name, model, images)
+            _take_images(encoders[tower], name, model, sizes)
         if "Text" in kind:
-            _take_texts(encoders[tower], name, need, model, tokenizers[tower])
+            _take_texts(encoders[tower], name, need, model, tokenizers[tower], sizes)
     adapt(encoders, model)
-    if images is not None:
-        images.check_any(encoders.values())
+    sizes.check_any(encoders.values())
     books = {tower: need.codebook for tower, need in needs.items() if need.codebook is not None}
-    return encoders | {tower: codebook_tower(tower, book, model, encoders.values(), images) for tower, book in books.items()}
+    return encoders | {tower: codebook_tower(tower, book, model, encoders.values(), sizes) for tower, book in books.items()}
 
 
-def _take_images(encoder: Encoder, name: str, model: ModelConfig, images: StageImages | None) -> None:
+def _take_images(encoder: Encoder, name: str, model: ModelConfig, sizes: StageSizes) -> None:
     if encoder.image_format is None:
         encoder.image_format = ImageFormat(model.image_size or USUAL_SIDE)
-    if images is not None:
-        encoder.take_images(name, images.size, images.setting)
+    if sizes.image_size is not None:
+        encoder.take_images(name, sizes.image_size, sizes.setting("image_size"))
 
 
-def _take_texts(encoder: Encoder, name: str, need: TowerNeed, model: ModelConfig, tokenizer: Tokenizer) -> None:
-    length = model.text_length or (longest_text(name) if need.decoder else None)
-    encoder.take_texts(name, _text_format(encoder, tokenizer, length))
+def _take_texts(
+    encoder: Encoder, name: str, need: TowerNeed, model: ModelConfig, tokenizer: Tokenizer, sizes: StageSizes
+) -> None:
+    length = sizes.text_length or model.text_length or (longest_text(name) if need.decoder else None)
+    encoder.take_texts(name, _text_format(encoder, tokenizer, length), sizes.setting("text_length"))
     encoder.notes += tokenizer_notes(name, model.tokenizer, tokenizer)
     if need.transform:
         encoder.transform_vocabulary(name)

@@ -37,6 +37,7 @@ from vlmdsl.runtime.training.flow_measures import held_out_of_stage
 from vlmdsl.runtime.training.held_out import HeldOut
 from vlmdsl.runtime.training.processes import World, join_processes
 from vlmdsl.runtime.training.run_folder import RunFolder
+from vlmdsl.runtime.training.stage_sizes import StageSizes
 from vlmdsl.runtime.training.tokenizers import stored_tokenizers
 from vlmdsl.schema import RunConfig
 from vlmdsl.source import Span
@@ -75,9 +76,7 @@ def evaluate_run(
         if held_out is None:
             lack = "there is no held-out data, or it has neither texts nor classes that the recipe could be measured by"
             return {}, f"nothing to evaluate: {lack}{'' if evaluate_on else '; `--data` names other data'}"
-        conditions = conditions_of(
-            config, data, evaluate_map, stage=restored.stage.name, image_size=restored.stage.image_size
-        )
+        conditions = conditions_of(config, data, evaluate_map, sizes=restored.stage.sizes)
         # Other data may have samples of the same names: what the folder says is about the run's own.
         untrained = None if evaluate_on else known_untrained(folder, conditions)
         remarks = [] if untrained or not elsewhere else [f"note: {UNTRAINED_ELSEWHERE}"]
@@ -224,18 +223,15 @@ def conditions_of(
     data: Data,
     evaluate_map: Mapping[str, str] | None = None,
     *,
-    stage: str = "",
-    image_size: int | None = None,
+    sizes: StageSizes,
 ) -> dict[str, object]:
-    """Everything that the numbers of an evaluation depend on besides the weights, as JSON.
-
-    `image_size` is that of the stage, where it is not that of the run.
-    """
+    """Everything that the numbers of an evaluation depend on besides the weights, as JSON; `sizes` are those of the stage,
+    where they are not those of the run."""
     held_out = None if data.held_out is None else fingerprint(data.held_out)
-    sizes = {"image_size": image_size or config.model.image_size, "text_length": config.model.text_length}
+    own = {name: getattr(sizes, name) or getattr(config.model, name) for name in ("image_size", "text_length")}
     return {
-        **({"stage": stage} if stage else {}),
-        **{name: size for name, size in sizes.items() if size is not None},
+        **({"stage": sizes.stage} if sizes.stage else {}),
+        **{name: size for name, size in own.items() if size is not None},
         "held_out": held_out,
         "map": {**config.data.map, **(evaluate_map or {})},
         **config.evaluation.model_dump(mode="json", exclude={"every", "batch"}),

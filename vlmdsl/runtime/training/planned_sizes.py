@@ -16,8 +16,9 @@ def planned_sizes(model: VisionLanguageModel, data: Data) -> dict[str, int]:
 
     A plan has one size of each kind: that of the first tower of the recipe which takes images, or texts.
     """
-    towers = [model.encoders[stream.encoder.tower] for stream in model.streams if stream.encoder.codebook is None]
-    pictures, texts = ([tower for tower in towers if getattr(tower, form) is not None] for form in _FORMS)
+    towers = [model.encoders.encoder(stream.encoder.tower) for stream in model.streams if stream.encoder.codebook is None]
+    pictures = [tower for tower in towers if tower.image_format is not None]
+    forms = [tower.text_format for tower in towers if tower.text_format is not None]
     sizes = {"samples": len(data.train)}
     if data.reference is not None:
         sizes["references"] = len(data.reference)
@@ -25,13 +26,9 @@ def planned_sizes(model: VisionLanguageModel, data: Data) -> dict[str, int]:
         sizes["dim"] = towers[0].dimension
     for tower in pictures[:1]:
         sizes |= _of_images(tower)
-    for tower in texts[:1]:
-        assert tower.text_format is not None
-        sizes |= {"text_tokens": tower.text_format.length, "vocabulary": tower.text_format.tokenizer.vocabulary_size}
+    for form in forms[:1]:
+        sizes |= {"text_tokens": form.length, "vocabulary": form.tokenizer.vocabulary_size}
     return sizes
-
-
-_FORMS = ("image_format", "text_format")
 
 
 def _of_images(tower: Encoder) -> dict[str, int]:

@@ -226,7 +226,7 @@ def _open(
                 check_batch(len(own.train), flow.config.train.batch, world.size, setting=setting)
     tokenizers = stored_tokenizers(checkpoint) if checkpoint else tokenizers_of_course(course, data)
     for stage in course[1:]:
-        stage.check_images(tokenizers, DataFacts.of(data.stages[stage.name]))
+        stage.check_sizes(tokenizers, DataFacts.of(data.stages[stage.name]))
     return _Opened(course, config, data, tokenizers, checkpoint, damaged, elsewhere)
 
 
@@ -284,9 +284,7 @@ def _begin(
         scale=LossScale.of(stage.config.train.precision),
         batches=prepared.batches,
         held_out=prepared.held_out,
-        conditions=conditions_of(
-            opened.config, prepared.data[stage.measured.name], stage=stage.name, image_size=stage.image_size
-        ),
+        conditions=conditions_of(opened.config, prepared.data[stage.measured.name], sizes=stage.sizes),
         surveys=prepared.surveys,
         notes=[] if over is not None else opened.damaged,
         unmeasured=[own.unmeasured for own in prepared.data.values() if own.unmeasured],

@@ -149,17 +149,21 @@ class Encoder(nn.Module):
             self.train(training)
         return True
 
-    def take_texts(self, name: str, form: TextFormat) -> None:
+    def take_texts(self, name: str, form: TextFormat, setting: str = "model.text_length") -> None:
         """Set the format of texts of the text encoder called `name`.
 
-        Raises `DiagnosticError` (V0831) where it cannot take them.
+        Raises `DiagnosticError` (V0831) where it cannot take them; `setting` is what asks for their length.
         """
-        marks = form.tokenizer.marks_around
+        marks, longest, problem, help = form.tokenizer.marks_around, self.text_length, "", ""
         if form.length <= marks:
             problem = (
                 f"takes texts of at least {marks + 1} tokens, not {form.length}: its tokenizer adds {marks} special tokens"
             )
-            help = f"set `model.text_length={marks + 1}` or more"
+            help = f"set `{setting}={marks + 1}` or more"
+        elif longest is not None and form.length > longest:
+            problem = f"takes texts of at most {longest} tokens, not {form.length}"
+            help = f"set `model.text_length={form.length}`: towers are built for the longest texts of a run"
+        if problem:
             raise DiagnosticError((EncoderDoesNotFit.at(Span("encoders", 0, 0), name=name, problem=problem, help=(help,)),))
         self.text_format = form
 

@@ -141,13 +141,13 @@ class HuggingFaceEncoder(Encoder):
         half: nn.Module | None = getattr(self.model, part, None)
         return None if half is None else (half, getattr(self.model, projection, None))
 
-    def take_texts(self, name: str, form: TextFormat) -> None:
+    def take_texts(self, name: str, form: TextFormat, setting: str = "model.text_length") -> None:
         """As for every encoder; refused too are texts that the model cannot take, or that all look the same to it."""
-        super().take_texts(name, form)
+        super().take_texts(name, form, setting)
         model = name.removeprefix("hf:")
         if self.reads_padding and form.length != self.text_length:
             problem = f"attends to padding: it needs texts of {self.text_length} tokens, not {form.length}"
-            raise does_not_fit(model, problem, f"set `model.text_length={self.text_length}`, or leave it out")
+            raise does_not_fit(model, problem, f"set `{setting}={self.text_length}`, or leave it out")
         words = form.tokenizer.words()
         texts = ["", *(form.tokenizer.decode([int(word)]) for word in words[:: max(len(words) // _PROBES, 1)])]
         ids, mask = form.encode(texts)

@@ -121,12 +121,12 @@ class OpenClipEncoder(Encoder):
         embedding: nn.Module | None = getattr(self.model, "token_embedding", None)
         return embedding
 
-    def take_texts(self, name: str, form: TextFormat) -> None:
+    def take_texts(self, name: str, form: TextFormat, setting: str = "model.text_length") -> None:
         """As for every encoder; refused too are texts of another length than the model's."""
-        super().take_texts(name, form)
+        super().take_texts(name, form, setting)
         if form.length != self.text_length:
             problem = f"needs texts of {self.text_length} tokens, padding included, not {form.length}"
-            raise refused(name, problem, f"set `model.text_length={self.text_length}`, or leave it out")
+            raise refused(name, problem, f"set `{setting}={self.text_length}`, or leave it out")
 
     def _features(self, values: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """The pooled feature `[b, D]`, and the states `[b, L, W]` of patches or of a text."""

@@ -1,4 +1,5 @@
-"""Stages with images of their own size: the towers are those of the run, and all that follows from the size follows it."""
+"""Stages with images and texts of their own sizes: the towers are those of the run, and all that follows from a size follows
+it."""
 
 from __future__ import annotations
 
@@ -13,9 +14,10 @@ from safetensors.torch import load_file
 
 import vlmdsl
 from vlmdsl.diagnostics import DiagnosticError
+from vlmdsl.runtime.tracking import read_metrics
 from vlmdsl.runtime.training import measuring
 from vlmdsl.runtime.training.stages import BegunStage
-from vlmdsl.runtime.values import ImageBatch, ImageFormat
+from vlmdsl.runtime.values import ImageBatch, ImageFormat, TextBatch, TextFormat
 
 STAGES = Path(__file__).parent / "recipes" / "two_stages.vlo"
 SETTINGS: dict[str, object] = {
@@ -39,6 +41,12 @@ def size_of(trainer: Any) -> int:
     return form.size
 
 
+def length_of(trainer: Any) -> int:
+    form = trainer.model.form("language", "Text")
+    assert isinstance(form, TextFormat)
+    return form.length
+
+
 def tensors(run: Path, step: int) -> dict[str, torch.Tensor]:
     folder = run / "checkpoints" / f"step-{step:08d}"
     return load_file(folder / "model.safetensors") | load_file(folder / "optimizer.safetensors")
@@ -46,21 +54,23 @@ def tensors(run: Path, step: int) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, set[int]]]:
-    """A run whose second stage has smaller images and whose first has larger ones than its towers are for, and the sides of
-    the images of the batches of each."""
+    """A run whose second stage has smaller images and whose first has larger ones and shorter texts than its towers are for,
+    and the sides of the images and the lengths of the texts in the batches of each."""
     seen: dict[str, set[int]] = {}
     begin = BegunStage.train
 
     def watched(self: BegunStage, signals: Any) -> None:
         def note(_: object, arguments: tuple[Any, ...]) -> None:
-            images = [value for value in arguments[0].values.values() if isinstance(value, ImageBatch)]
-            seen.setdefault(self.stage.name, set()).update(image.pixels.shape[-1] for image in images)
+            values = arguments[0].values.values()
+            for kind, own in ((ImageBatch, "pixels"), (TextBatch, "ids")):
+                sizes = {getattr(value, own).shape[-1] for value in values if isinstance(value, kind)}
+                seen.setdefault(f"{self.stage.name}: {own}", set()).update(sizes)
 
         handle = self.model.register_forward_pre_hook(note)
         begin(self, signals)
         handle.remove()
 
-    settings = {"stages.warm.model.image_size": 40, "stages.main.model.image_size": 16}
+    settings = {"stages.warm.model.image_size": 40, "stages.main.model.image_size": 16, "stages.warm.model.text_length": 12}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(BegunStage, "train", lambda self, signals: watched(self, signals))
         run = train(STAGES, tmp_path_factory.mktemp("sizes") / "run", settings=settings)
@@ -70,16 +80,16 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, se
 def test_each_stage_is_trained_and_measured_at_its_size(staged: tuple[Path, dict[str, set[int]]]) -> None:
     run, _ = staged
     results = json.loads((run / "evaluation.json").read_text())
-    sizes = {name: own["conditions"]["image_size"] for name, own in (("warm", results["stages"]["warm"]), ("main", results))}
-    assert sizes == {"warm": 40, "main": 16}
-    assert size_of(vlmdsl.load(run)) == 16
-    assert size_of(vlmdsl.load(run / "checkpoints" / "step-00000002")) == 40
+    conditions = [own["conditions"] for own in (results["stages"]["warm"], results)]
+    assert [(own["image_size"], own.get("text_length")) for own in conditions] == [(40, 12), (16, None)]
+    loaded = [vlmdsl.load(run / "checkpoints" / f"step-{step:08d}") for step in (2, 4)]
+    assert [(size_of(own), length_of(own)) for own in loaded] == [(40, 12), (16, 32)]
     assert vlmdsl.load(run).encode_image(torch.zeros(3, 50, 70)).shape == (1, 64)
     assert vlmdsl.evaluate(run).evaluation == results
 
 
 def test_batches_have_images_of_that_size(staged: tuple[Path, dict[str, set[int]]]) -> None:
-    assert staged[1] == {"warm": {40}, "main": {16}}
+    assert staged[1] == {"warm: pixels": {40}, "warm: ids": {12}, "main: pixels": {16}, "main: ids": {32}}
 
 
 def test_a_resumed_run_is_the_same(staged: tuple[Path, dict[str, set[int]]], tmp_path: Path) -> None:
@@ -137,17 +147,68 @@ def test_a_size_that_cannot_be_is_refused_before_anything_is_trained(size: str, 
     assert not (tmp_path / "run").exists()
 
 
-def test_of_a_stage_without_images_there_is_no_size(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("length", "message", "help"),
+    [
+        (
+            33,
+            "takes texts of at most 32 tokens, not 33",
+            "`model.text_length=33`: towers are built for the longest texts of a run",
+        ),
+        (
+            2,
+            "takes texts of at least 3 tokens, not 2: its tokenizer adds 2 special tokens",
+            "`stages.main.model.text_length=3` or more",
+        ),
+    ],
+)
+def test_a_length_that_cannot_be_is_refused_before_anything_is_trained(
+    length: int, message: str, help: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DiagnosticError) as caught:
+        train(STAGES, tmp_path / "run", settings={"stages.main.model.text_length": length})
+    (fault,) = caught.value.diagnostics
+    assert (fault.code, fault.message, fault.help) == (
+        "V0831",
+        f"the encoder `transformer:tiny` {message}",
+        (f"set {help}",),
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("texts.model.image_size", "resizes no images: the stage `texts` encodes none"),
+        ("images.model.text_length", "shortens no texts: the stage `images` encodes none"),
+    ],
+)
+def test_of_a_stage_without_images_or_texts_there_is_no_size(setting: str, message: str, tmp_path: Path) -> None:
     recipe = """vlo 1
 recipe words(image: Image, text: Text)
 stage pairs { minimize contrast(image, text) }
 stage texts from pairs { minimize mlm(mask(text, random(15%))) }
+stage images from pairs { minimize contrast(augment(image, pipeline="simclr"), image) }
 """
     with pytest.raises(DiagnosticError) as caught:
-        train(recipe, tmp_path / "run", settings={"stages.texts.model.image_size": 64})
-    assert [fault.message for fault in caught.value.diagnostics] == [
-        "`stages.texts.model.image_size` resizes no images: the stage `texts` encodes none"
-    ]
+        train(recipe, tmp_path / "run", settings={f"stages.{setting}": 16})
+    assert [fault.message for fault in caught.value.diagnostics] == [f"`stages.{setting}` {message}"]
+
+
+def test_shorter_texts_are_the_same_where_only_padding_is_left_out(tmp_path: Path) -> None:
+    """Captions of two objects have nine tokens at most, so that all are whole."""
+    losses = {}
+    for length in (9, 32):
+        own = {"data.map": {"text": "caption"}, "train.log_every": 1, "stages.warm.model.text_length": length}
+        run = train(STAGES, tmp_path / str(length), settings=own).folder
+        losses[length] = [record["loss"] for record in read_metrics(run / "metrics.jsonl")]
+    assert losses[9] == pytest.approx(losses[32], rel=1e-4)
+    assert len(losses[9]) == 4
+
+
+def test_what_is_cut_is_said_with_the_setting_of_the_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(STAGES, tmp_path / "run", settings={"stages.warm.model.text_length": 6})
+    assert "truncated to 6 tokens; `stages.warm.model.text_length=" in capsys.readouterr().err
 
 
 DECODED = """vlo 1
@@ -216,11 +277,17 @@ def test_the_recipes_that_promise_it(recipe: str, tmp_path: Path) -> None:
     }
     stage = {"pali": "all", "fiber": "fine"}[recipe]
     settings: dict[str, object] = {f"stages.{stage}.model.image_size": 64, "evaluation.captions": 4}
+    if recipe == "fiber":
+        settings["stages.coarse.model.text_length"] = 16
     if recipe == "pali":
         settings["data.map"] = {"prompt": "summarize(text)", "target": "text"}
     result = train(recipe, tmp_path / "run", steps=1, knobs=knobs[recipe], settings=settings)
     assert result.evaluation["conditions"]["image_size"] == 64
-    assert size_of(vlmdsl.load(result.folder)) == 64
+    loaded = vlmdsl.load(result.folder)
+    assert size_of(loaded) == 64
+    if recipe == "fiber":
+        coarse = vlmdsl.load(result.folder / "checkpoints" / "step-00000001")
+        assert (length_of(coarse), length_of(loaded)) == (16, 32)
 
 
 @pytest.mark.parametrize("form", ["open_clip", "hf"])
