@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import signal
 import warnings
 from collections.abc import Iterator
 
@@ -19,10 +20,13 @@ logging.getLogger("torch.__trace").disabled = True
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """An earlier run that was killed leaves truncated libraries in the machine's compile cache. They are removed before the
-    first test, which would be the one that warns of them. The controller of several workers runs no test itself."""
+    """Undo what surrounds a session: truncated libraries in the machine's compile cache, of which the first test would warn,
+    as a run that was killed leaves them, and interrupts that are ignored, as by a job in the background. The controller of
+    several workers runs no test itself."""
     if session.config.getoption("dist", "no") != "no" and not hasattr(session.config, "workerinput"):
         return
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     from vlmdsl.backends.torch.compile_cache import remove_half_libraries
