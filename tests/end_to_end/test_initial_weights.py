@@ -11,6 +11,7 @@ from torch import Tensor
 
 import vlmdsl
 from bundled.runs import hyper_parameters_of
+from vlmdsl.runtime.training.checkpoint import AS_TRAINED
 from vlmdsl.runtime.values import TextFormat
 
 SETTINGS: dict[str, object] = {
@@ -127,5 +128,7 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     if init == "images":
         trained(tmp_path / init, "simclr")
-    with pytest.raises(vlmdsl.DiagnosticError, match=code):
+    with pytest.raises(vlmdsl.DiagnosticError, match=code) as caught:
         trained(tmp_path / "run", recipe, model__init=str(clip if init == "clip" else tmp_path / init), **settings)
+    (fault,) = caught.value.diagnostics
+    assert fault.code != "V0853" or fault.help == (AS_TRAINED,)

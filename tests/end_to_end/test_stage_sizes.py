@@ -16,6 +16,7 @@ import vlmdsl
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.runtime.tracking import read_metrics
 from vlmdsl.runtime.training import measuring
+from vlmdsl.runtime.training.checkpoint import AS_TRAINED
 from vlmdsl.runtime.training.stages import BegunStage
 from vlmdsl.runtime.values import ImageBatch, ImageFormat, TextBatch, TextFormat
 
@@ -112,6 +113,11 @@ def test_another_size_cannot_be_resumed_and_is_measured_by_itself(
     with pytest.raises(DiagnosticError, match="stages"):
         vlmdsl.train(resume=staged[0], settings={"stages.main.model.image_size": 24})
     copy = shutil.copytree(staged[0], tmp_path / "run")
+    with pytest.raises(DiagnosticError, match=r"`encoders.language.positions` is float32 \[32, 64\] there") as caught:
+        vlmdsl.evaluate(copy, overrides=["model.text_length=14"])
+    assert caught.value.diagnostics[0].help == (AS_TRAINED,)
+    shorter = vlmdsl.evaluate(copy, overrides=["stages.main.model.text_length=14"]).evaluation
+    assert shorter["conditions"]["text_length"] == 14
     larger = vlmdsl.evaluate(copy, overrides=["stages.main.model.image_size=64"]).evaluation
     assert larger["conditions"]["image_size"] == 64
 

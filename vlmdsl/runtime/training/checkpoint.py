@@ -29,6 +29,7 @@ from vlmdsl.runtime.training.records import CheckpointState
 from vlmdsl.source import Span
 
 __all__ = [
+    "AS_TRAINED",
     "WEIGHTS",
     "Position",
     "check_written_by",
@@ -51,6 +52,8 @@ _NAME = re.compile(r"step-(\d{8,18})")
 _FORMAT = 2
 _STATE = "state.json"
 WEIGHTS, _MOMENTS = "model.safetensors", "optimizer.safetensors"
+AS_TRAINED = "use the settings of `model` and the hyper-parameters of the run that wrote it"
+"""The help where weights of one name have another shape."""
 
 
 @dataclass(frozen=True)
@@ -204,17 +207,23 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     model.load_state_dict(tensors)
 
 
-def take_over(folder: Path, model: nn.Module, without: Collection[str] = ()) -> None:
+def take_over(folder: Path, model: nn.Module, without: Collection[str] = (), *, help: str = "") -> None:
     """Begin with the weights of a checkpoint of another stage: of all that `model` has, too, but teachers, and what is
     named by `without`.
 
-    State of another size starts again, as does what the other stage does not have. V0853 for a weight of another form.
+    State of another size starts again, as does what the other stage does not have. V0853 for a weight of another form, with
+    this `help`.
     """
-    take_weights(_load(folder / WEIGHTS), model, without, folder=folder)
+    take_weights(_load(folder / WEIGHTS), model, without, folder=folder, help=help)
 
 
 def take_weights(
-    weights: Mapping[str, Tensor], model: nn.Module, without: Collection[str] = (), *, folder: Path = Path()
+    weights: Mapping[str, Tensor],
+    model: nn.Module,
+    without: Collection[str] = (),
+    *,
+    folder: Path = Path(),
+    help: str = "",
 ) -> None:
     """The same with the `weights` of a model, by name; `folder` is where a diagnostic says that they are."""
     present = model.state_dict()
@@ -228,7 +237,8 @@ def take_weights(
         if (own.shape, own.dtype) == (tensor.shape, tensor.dtype):
             taken[name] = tensor
         elif not name.startswith("objective.state."):
-            raise _mismatch(folder, f"`{name}` is {_form(tensor)} there, but {_form(own)} in the model of the stage")
+            reason = f"`{name}` is {_form(tensor)} there, but {_form(own)} in the model of the stage"
+            raise _mismatch(folder, reason, help=(help,) if help else ())
     model.load_state_dict({**present, **taken})
 
 
@@ -274,7 +284,7 @@ def _compare(folder: Path, stored: Mapping[str, Tensor], present: Mapping[str, T
     for name, tensor in present.items():
         if not _fits(stored[name], tensor):
             reason = f"`{name}` is {_form(stored[name])} there, but {_form(tensor)} in {whose}"
-            raise _mismatch(folder, reason)
+            raise _mismatch(folder, reason, help=(AS_TRAINED,))
 
 
 def _fits(stored: Tensor, present: Tensor) -> bool:
@@ -310,10 +320,10 @@ def _form(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
-def _mismatch(folder: Path, reason: str, count: int = 1) -> DiagnosticError:
+def _mismatch(folder: Path, reason: str, count: int = 1, help: tuple[str, ...] = ()) -> DiagnosticError:
     notes = (f"{count - 1} further names differ",) if count > 1 else ()
     place = Span("<command line>", 0, 0)
-    return DiagnosticError((CheckpointMismatch.at(place, path=folder, reason=reason, notes=notes),))
+    return DiagnosticError((CheckpointMismatch.at(place, path=folder, reason=reason, notes=notes, help=help),))
 
 
 def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from vlmdsl.runtime.model import FlowModels, VisionLanguageModel
 from vlmdsl.runtime.modules.towers import is_pretrained
 from vlmdsl.runtime.tokenizer import Tokenizers, train_tokenizer
 from vlmdsl.runtime.training.adaptation import without_adapters
-from vlmdsl.runtime.training.checkpoint import WEIGHTS, checked, is_checkpoint, sound_checkpoint, take_over
+from vlmdsl.runtime.training.checkpoint import AS_TRAINED, WEIGHTS, checked, is_checkpoint, sound_checkpoint, take_over
 from vlmdsl.runtime.training.run_folder import RunFolder
 from vlmdsl.runtime.training.tokenizers import stored_tokenizers, text_towers, with_masks
 from vlmdsl.schema import ModelConfig
@@ -75,7 +75,7 @@ def take_initial_weights(checkpoint: Path, model: VisionLanguageModel | FlowMode
     names |= {name for name in own if without_adapters(name) in names}
     if not names & own:
         raise _none(str(checkpoint), "it has no weight that the model of this recipe has")
-    take_over(checkpoint, model, without=[name for name in model.state_dict() if name not in own])
+    take_over(checkpoint, model, without=[name for name in model.state_dict() if name not in own], help=AS_TRAINED)
     model.parts.begin_again()
     new = sorted({name.rpartition(".")[0] for name in own - names})
     rest = "" if not new else f"; {len(own - names)} others begin untrained, such as those of {new[0]}"
