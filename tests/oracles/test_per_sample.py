@@ -14,6 +14,7 @@ import vlmdsl
 from oracles.cases import DATA
 from vlmdsl.backends.torch import ops
 from vlmdsl.backends.torch.objective import Objective
+from vlmdsl.backends.torch.ops.per_sample import fitted_mixture
 
 FASTCLIP = """
 recipe fastclip(image: Image, text: Text, gamma: Scalar, epsilon = 1e-14)
@@ -54,6 +55,23 @@ let odds = rate * noise / ((1 - rate * noise) * (samples - 1))
 def loss(matrix) = log(1 + odds * exp(logsumexp(exclude_pairs(matrix)) - score(image, text) / tau))
 minimize mean(0.5 * (loss(logits) + loss(transpose(logits))))
 """
+
+# The loss of one pair in each direction, by either reading: that of the pair whose `chosen` is 1.
+OF_ONE_PAIR = {
+    "nlip-nitc_softlabel": """
+recipe smoothed(image: Image, text: Text, noise: Number, chosen: Number, rate = 0.5)
+let logits = similarity(image, text) / learned(0.07, name="temperature")
+def loss(along) = cross_entropy(logits, targets=smooth(paired, epsilon=rate * noise, over="others"), along=along)
+minimize {
+  image: mean(chosen * loss("rows"))
+  text: mean(chosen * loss("columns"))
+}
+""",
+    "nlip-nitc_reweighted": REWEIGHTED.replace(
+        "minimize mean(0.5 * (loss(logits) + loss(transpose(logits))))",
+        "minimize {\n  image: mean(chosen * loss(logits))\n  text: mean(chosen * loss(transpose(logits)))\n}",
+    ).replace("noise: Number", "noise: Number, chosen: Number"),
+}
 
 
 def arrays_of(oracle: str) -> tuple[dict[str, Tensor], dict[str, object], float]:
@@ -105,6 +123,9 @@ def test_sogclr_gives_the_averages_and_gradients_of_every_step(oracle: str) -> N
 def test_the_mixture_of_nlip() -> None:
     arrays, facts, rtol = arrays_of("nlip-gmm")
     loss, expected = arrays["loss"], arrays["out_noise_prob"]
+    parameters = fitted_mixture(loss, facts["em_iterations"])
+    for own, theirs in zip(parameters, ("weights", "means", "variances"), strict=True):
+        agrees(own.squeeze(1), arrays[f"out_{theirs}"], rtol)
     for component, probability in (("larger", expected), ("smaller", 1.0 - expected)):
         fitted = ops.mixture(loss, torch.zeros_like(loss), component, facts["em_iterations"])
         torch.testing.assert_close(fitted, probability, rtol=rtol, atol=1e-12)
@@ -134,6 +155,19 @@ def test_nlip_read_as_a_weight_of_negatives() -> None:
     arrays, facts, _ = arrays_of("nlip-nitc_reweighted")
     objective = vlmdsl.compile(REWEIGHTED, compiled=False, rate=facts["lambda"]).double()
     check_pairs("nlip-nitc_reweighted", objective, {"image": "image", "text": "text"}, noise=arrays["noise_prob"])
+
+
+@pytest.mark.parametrize("oracle", OF_ONE_PAIR)
+def test_both_readings_of_nlip_for_each_pair(oracle: str) -> None:
+    arrays, facts, rtol = arrays_of(oracle)
+    objective = vlmdsl.compile(OF_ONE_PAIR[oracle], compiled=False, rate=facts["lambda"]).double()
+    with torch.no_grad():
+        objective.get_parameter("log_scale").copy_(arrays["log_scale"])
+    features = {name: arrays[f"{name}_features"] for name in ("image", "text")}
+    for pair, chosen in enumerate(torch.eye(len(arrays["noise_prob"]), dtype=torch.float64)):
+        terms = objective(**features, noise=arrays["noise_prob"], chosen=chosen).terms
+        agrees(len(chosen) * terms["image"], arrays["out_rows_i2t"][pair], rtol)
+        agrees(len(chosen) * terms["text"], arrays["out_rows_t2i"][pair], rtol)
 
 
 def check_pairs(oracle: str, objective: Objective, names: dict[str, str], **inputs: Tensor) -> None:

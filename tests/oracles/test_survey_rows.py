@@ -52,6 +52,18 @@ def test_altclip_comes_near_its_teacher_for_a_text_and_its_translation(compiled:
         torch.testing.assert_close(2 * student.grad, torch.from_numpy(arrays["grad_student"]), rtol=rtol, atol=1e-14)
 
 
+def test_the_other_reading_of_altclip_sums_over_the_features() -> None:
+    arrays, rtol, _ = compared("altclip-teacher", "altclip", stage="distillation")
+    summed = 'recipe summed(image: Image, text: Text)\nminimize mean(-score(image, text, by=euclidean(reduction="sum")))'
+    student, teacher = leaf(arrays["student"]), torch.from_numpy(arrays["teacher"])
+    loss = vlmdsl.compile(summed, compiled=False).double()(image=student, text=teacher).loss
+    loss.backward()
+    torch.testing.assert_close(loss.item(), float(arrays["out_sum_per_sample"]), rtol=rtol, atol=0)
+    assert student.grad is not None
+    dimension = student.shape[1]  # by which the mean over the features, whose gradient is stored, divides
+    torch.testing.assert_close(student.grad, dimension * torch.from_numpy(arrays["grad_student"]), rtol=rtol, atol=1e-14)
+
+
 def test_chinese_clip_with_a_student_that_is_resized_like_a_picture() -> None:
     arrays, rtol, objective = compared("chineseclip-kd_widthmismatch", RESIZED)
     image, text = leaf(arrays["image_features"]), leaf(arrays["text_features"])

@@ -10,7 +10,7 @@ from torch import Tensor
 from vlmdsl.backends.torch.collectives import all_gather
 from vlmdsl.backends.torch.values import Number, precise
 
-__all__ = ["lookup", "mixture", "running_means", "write"]
+__all__ = ["Mixture", "fitted_mixture", "lookup", "mixture", "running_means", "write"]
 
 _BLOCK = 2**20
 """Number of samples whose probabilities are in memory at a time."""
@@ -42,7 +42,7 @@ def write(table: Tensor, index: Tensor, values: Tensor) -> Tensor:
     return table.scatter(0, places, entering[order[last]].to(table.dtype))
 
 
-class _Mixture(NamedTuple):
+class Mixture(NamedTuple):
     """Shares, means and variances of two components: [2, 1] each, in float64."""
 
     shares: Tensor
@@ -54,7 +54,7 @@ class _Mixture(NamedTuple):
         logits = self.shares.log() - 0.5 * (self.variances.log() + (values - self.means).square() / self.variances)
         return logits.softmax(dim=0)
 
-    def step(self, blocks: tuple[Tensor, ...]) -> _Mixture:
+    def step(self, blocks: tuple[Tensor, ...]) -> Mixture:
         """One step of EM over all values. Variances are computed from distances to the old means, to avoid cancellation."""
         count, distance, square = (torch.zeros_like(self.means) for _ in range(3))
         for values in blocks:
@@ -65,32 +65,41 @@ class _Mixture(NamedTuple):
         count = count.clamp(min=torch.finfo(count.dtype).tiny)  # a component can lose all samples
         moved = distance / count
         total = sum(len(values) for values in blocks)
-        return _Mixture(
+        return Mixture(
             count / total, self.means + moved, (square / count - moved.square()).clamp(min=0.0) + _SMALLEST_VARIANCE
         )
+
+
+def fitted_mixture(values: Tensor, iterations: int) -> Mixture:
+    """A mixture of two normal distributions, fitted to `values` [n] in float64 by `iterations` steps of EM.
+
+    It starts with the smallest and the largest value as means, the variance of all, and equal shares.
+    """
+    blocks = torch.split(values, _BLOCK)
+    means = torch.stack([values.min(), values.max()])[:, None]
+    spread = values.var(correction=0).expand(2, 1) + _SMALLEST_VARIANCE
+    fitted = Mixture(torch.full_like(means, 0.5), means, spread)
+    for _ in range(iterations):
+        fitted = fitted.step(blocks)
+    return fitted
 
 
 def mixture(table: Tensor, before: Tensor, component: str, iterations: int) -> Tensor:
     """The probability that each number of `table` [N] belongs to the component with the `larger` or the `smaller` mean of a
     mixture of two normal distributions, fitted to all finite ones by `iterations` steps of EM: [N].
 
-    EM starts with the smallest and the largest number as means, the variance of all, and equal shares. If the number of a
-    sample is not finite, its probability stays that of `before` [N]; with fewer than two finite numbers all do.
+    If the number of a sample is not finite, its probability stays that of `before` [N]; with fewer than two finite numbers
+    all do.
     """
     present = table.isfinite()
     values = table[present].double()
     if len(values) < 2:
         return before
-    blocks = torch.split(values, _BLOCK)
-    means = torch.stack([values.min(), values.max()])[:, None]
-    spread = values.var(correction=0).expand(2, 1) + _SMALLEST_VARIANCE
-    fitted = _Mixture(torch.full_like(means, 0.5), means, spread)
-    for _ in range(iterations):
-        fitted = fitted.step(blocks)
+    fitted = fitted_mixture(values, iterations)
     row = 1 if component == "larger" else 0
     if fitted.means[0, 0] > fitted.means[1, 0]:
         row = 1 - row
-    probabilities = torch.cat([fitted.probabilities(block)[row] for block in blocks])
+    probabilities = torch.cat([fitted.probabilities(block)[row] for block in torch.split(values, _BLOCK)])
     result = before.clone()
     result[present] = probabilities.to(before.dtype)
     return result
