@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from commits import ROOT, commit_of, paths_of
-from contrast import hardware
+from contrast import RETURN_MEMORY, hardware
 from gpu_checks import CHECKS, CheckError
 
 from vlmdsl._resources import installed_version
@@ -41,10 +41,10 @@ def outcome_of(name: str, device: str, limit: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         result, log = Path(folder) / "result.json", Path(folder) / "log.txt"
         command = [sys.executable, __file__, "--own", name, "--device", device, "--out", str(result)]
+        # On a CPU its memory is what it holds: without that setting a step may take what earlier ones have freed.
+        environment = os.environ | paths_of(ROOT) | (RETURN_MEMORY if device == "cpu" else {})
         with log.open("w", encoding="utf-8") as output:
-            process = subprocess.Popen(
-                command, stdout=output, stderr=output, env=os.environ | paths_of(ROOT), start_new_session=True
-            )
+            process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
             try:
                 process.wait(timeout=limit)
                 said = json.loads(result.read_text("utf-8")) if result.exists() else {}
