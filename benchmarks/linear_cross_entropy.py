@@ -25,7 +25,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from plan_memory import RETURN_MEMORY, resident
+from contrast import RETURN_MEMORY
+from plan_memory import resident
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 

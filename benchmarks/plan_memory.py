@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from contrast import RETURN_MEMORY
 from hand_written import HAND_WRITTEN, learned
 from torch import Tensor
 
@@ -32,8 +33,6 @@ from vlmdsl.backends.torch.objective import Objective
 from vlmdsl.planning.masked import places_asked
 
 RESULT = Path(__file__).parent / "results" / "plan_memory.json"
-RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-"""Makes the C library give freed tensors back at once, so that what a process holds is what it uses."""
 PATCHES, WORDS, MASKED = 49, 32, 0.15
 
 

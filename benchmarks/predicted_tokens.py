@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from plan_memory import RETURN_MEMORY, resident
+from contrast import RETURN_MEMORY
+from plan_memory import resident
 from torch import Tensor
 
 import vlmdsl
