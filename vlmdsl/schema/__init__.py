@@ -2,7 +2,7 @@
 
 from vlmdsl.schema.load import CONFIG_SEAL, CallSettings, Flags, dump_config, load_config, schema_of_config, setting_names
 from vlmdsl.schema.model import LoraConfig, ModelConfig
-from vlmdsl.schema.parts import PARTS, Parts, config_of, shares_of, sizes_of
+from vlmdsl.schema.parts import PARTS, Parts, config_of, shares_of
 from vlmdsl.schema.python_values import DataSources, listed
 from vlmdsl.schema.run import (
     DataConfig,
@@ -35,5 +35,4 @@ __all__ = [
     "schema_of_config",
     "setting_names",
     "shares_of",
-    "sizes_of",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
@@ -12,7 +12,7 @@ from vlmdsl.diagnostics.catalog.configuration import BadSetting
 from vlmdsl.schema.run import RunConfig
 from vlmdsl.source import Span
 
-__all__ = ["PARTS", "Parts", "Sizes", "config_of", "shares_of", "sizes_of", "unknown_parts"]
+__all__ = ["PARTS", "Parts", "config_of", "shares_of", "unknown_parts"]
 
 PartKind: TypeAlias = Literal["stages", "flows"]
 PARTS: tuple[PartKind, PartKind] = ("stages", "flows")
@@ -24,7 +24,7 @@ _Section = TypeVar("_Section", bound=BaseModel)
 
 def config_of(config: RunConfig, stage: str = "", flow: str = "") -> RunConfig:
     """The configuration of a flow of a stage: that of the run, overridden by the stage, then by the flow; but for `model`,
-    since the towers are those of the run (`sizes_of`).
+    since the towers are those of the run, and take the sizes of a stage (`StageSizes`).
 
     >>> from vlmdsl.schema import load_config
     >>> config, _ = load_config(overrides=["train.batch=8", "stages.second.train.steps=7"])
@@ -40,25 +40,6 @@ def config_of(config: RunConfig, stage: str = "", flow: str = "") -> RunConfig:
             }
             config = config.model_copy(update=changed)
     return config
-
-
-class Sizes(NamedTuple):
-    """The size to which images are resized, in pixels, and the length of texts, in tokens; None if nothing is said."""
-
-    image_size: int | None
-    text_length: int | None
-
-
-def sizes_of(config: RunConfig, stage: str) -> Sizes:
-    """The sizes of the images and texts of a stage, where it has some of its own.
-
-    >>> from vlmdsl.schema import load_config
-    >>> config, _ = load_config(overrides=["stages.second.model.image_size=64"])
-    >>> sizes_of(config, "first").image_size, sizes_of(config, "second").image_size
-    (None, 64)
-    """
-    part = config.stages.get(stage)
-    return Sizes(None, None) if part is None else Sizes(part.model.image_size, part.model.text_length)
 
 
 def shares_of(config: RunConfig, shares: Mapping[str, float]) -> dict[str, float]:

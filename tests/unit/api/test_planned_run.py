@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 import vlmdsl
 from vlmdsl.api.plan import plan_flows
 from vlmdsl.runtime.training.weights import ModuleWeights
+from vlmdsl.runtime.values import ImageFormat
 from vlmdsl_cli.main import application
 
 DATA = "shapes:samples=40"
@@ -99,3 +100,11 @@ def test_a_plan_with_settings_is_for_the_sizes_of_the_run(
     assert [planned.to_json() for _, planned in run] == [planned.to_json() for _, planned in same]
     larger = plan_flows(recipe, overrides=as_words(settings), **{name: 2 * size for name, size in own.items()}).flows
     assert not own or [planned.to_json() for _, planned in larger] != [planned.to_json() for _, planned in run]
+
+
+def test_the_tokens_of_a_tower_that_does_not_say_how_large_its_patches_are_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stated = plan_flows("filip", overrides=as_words({})).to_json()
+    monkeypatch.setattr(ImageFormat, "patches", lambda _form, _share: 0)
+    assert plan_flows("filip", overrides=as_words({})).to_json() == stated

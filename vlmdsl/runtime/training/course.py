@@ -36,7 +36,7 @@ from vlmdsl.runtime.training.reference import prepare
 from vlmdsl.runtime.training.stage_sizes import OF_RUN, StageSizes
 from vlmdsl.runtime.training.starting import data_facts
 from vlmdsl.runtime.training.tokenizers import tokenizers_for
-from vlmdsl.schema import RunConfig, config_of, shares_of, sizes_of
+from vlmdsl.schema import RunConfig, config_of, shares_of
 from vlmdsl.source.limits import MAXIMUM_WIDTH
 
 __all__ = [
@@ -253,7 +253,7 @@ def course_of(stages: Iterable[tuple[Stage, Mapping[str, Objective]]], config: R
         flows = tuple(_flow(stage, flow, objectives[flow.name], config, earlier) for flow in stage.flows)
         before = course[-1].end if course else 0
         shares_of(config, {flow.name: flow.share for flow in flows})  # raises here, before data are opened
-        own = config_of(config, stage.name), before, separate, StageSizes(stage.name, *sizes_of(config, stage.name))
+        own = config_of(config, stage.name), before, separate, StageSizes.of(config, stage.name)
         course.append(StageOfRun(stage.name, stage.starts_from, flows, *own))
     return tuple(course)
 
@@ -270,7 +270,7 @@ def with_settings(course: Sequence[StageOfRun], config: RunConfig) -> tuple[Stag
         replace(
             stage,
             config=config_of(config, stage.name),
-            sizes=StageSizes(stage.name, *sizes_of(config, stage.name)),
+            sizes=StageSizes.of(config, stage.name),
             flows=tuple(replace(flow, config=config_of(config, stage.name, flow.name)) for flow in stage.flows),
         )
         for stage in course

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from vlmdsl.diagnostics import DiagnosticError
 from vlmdsl.diagnostics.catalog.configuration import BadSetting
 from vlmdsl.runtime.modules.towers import Encoder
+from vlmdsl.schema import RunConfig
 from vlmdsl.source import Span
 
 __all__ = ["OF_RUN", "StageSizes"]
@@ -21,6 +22,12 @@ class StageSizes:
     stage: str = ""
     image_size: int | None = None
     text_length: int | None = None
+
+    @classmethod
+    def of(cls, config: RunConfig, stage: str) -> StageSizes:
+        """What the settings of a run say of a stage."""
+        part = config.stages.get(stage)
+        return cls(stage) if part is None else cls(stage, part.model.image_size, part.model.text_length)
 
     def setting(self, name: str) -> str:
         """The setting that says a size: of the stage if it has one of its own, otherwise of the run."""
